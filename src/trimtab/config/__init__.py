@@ -1,0 +1,42 @@
+"""Recipes: strict, frozen pydantic sections read from TOML. Imports no torch."""
+
+from trimtab.config.algorithms import (
+    ALGORITHMS,
+    PRESETS,
+    AdvantageConfig,
+    ClipConfig,
+    DynamicSamplingConfig,
+    KLConfig,
+    OverlongConfig,
+    PPOConfig,
+)
+from trimtab.config.data import RewardModelConfig, SFTConfig
+from trimtab.config.evals import EvalConfig, MonitorConfig
+from trimtab.config.load import build_recipe, load_recipe
+from trimtab.config.model import ModelConfig
+from trimtab.config.recipe import STAGES, PathsConfig, Recipe, Stage
+from trimtab.config.rl import RewardSpec, RLConfig
+
+__all__ = [
+    "ALGORITHMS",
+    "PRESETS",
+    "STAGES",
+    "AdvantageConfig",
+    "ClipConfig",
+    "DynamicSamplingConfig",
+    "EvalConfig",
+    "KLConfig",
+    "ModelConfig",
+    "MonitorConfig",
+    "OverlongConfig",
+    "PPOConfig",
+    "PathsConfig",
+    "RLConfig",
+    "Recipe",
+    "RewardModelConfig",
+    "RewardSpec",
+    "SFTConfig",
+    "Stage",
+    "build_recipe",
+    "load_recipe",
+]

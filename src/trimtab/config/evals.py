@@ -1,0 +1,34 @@
+"""``[eval]`` and ``[monitor]``: what is proved after training, and what is watched during it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from trimtab.config.base import Section
+
+
+class EvalConfig(Section):
+    """``[eval]``: hidden-set reward and pass rate, win rate against the SFT model, report."""
+
+    data: str | None = Field(None, description="Hidden prompts; `rl.hidden_data` when not given.")
+    num_prompts: int = Field(128, ge=1, description="Hidden prompts used.")
+    num_generations: int = Field(1, ge=1, description="Completions per prompt and model.")
+    temperature: float | None = Field(
+        None, gt=0, description="Sampling temperature; else `rl.temperature`."
+    )
+    judge: str | None = Field(
+        None, description="`sales_quality`, a reward model directory, or `FILE.py:function`; never a reward."
+    )
+    tie_margin: float = Field(0.02, ge=0, description="Scores closer than this are a tie.")
+    pass_threshold: float = Field(0.5, description="A completion passes when its reward is at least this.")
+
+
+class MonitorConfig(Section):
+    """``[monitor]``: thresholds of the health check (R18) and where figures are written."""
+
+    max_kl: float = Field(0.5, gt=0, description="Mean KL of the last 10 steps above this is too high.")
+    min_entropy: float = Field(0.5, ge=0, description="Entropy below this is too little diversity.")
+    window: int = Field(10, ge=1, description="Steps that are averaged.")
+    language: str = Field("en", pattern="^(en|zh)$", description="Language of the messages: en or zh.")
+    tensorboard: bool = Field(False, description="Write TensorBoard files into the run directory.")
+    samples: int = Field(1, ge=0, description="Completions shown in the terminal at each step.")

@@ -1,0 +1,160 @@
+"""Read a recipe: TOML, presets, overrides, and errors that name file, line, key and the nearest valid one."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from trimtab.config.algorithms import ALGORITHMS, PRESETS
+from trimtab.config.recipe import PathsConfig, Recipe
+from trimtab.config.schema import field_type, key_names
+from trimtab.errors import ConfigError, nearest
+
+
+def load_recipe(
+    path: str | Path, overrides: Sequence[tuple[str, str]] = (), output: str | Path | None = None
+) -> Recipe:
+    """Return the frozen recipe of ``path`` with ``overrides`` (dotted key, text) applied.
+
+    Order, later wins: defaults, the preset of ``rl.algorithm``, the file, the overrides, ``output``.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, a key is unknown, or a value does not fit.
+    """
+    source = Path(path)
+    if not source.is_file():
+        raise ConfigError(
+            f"There is no recipe at {source}: give the path of a TOML file, such as recipes/sales/demo.toml."
+        )
+    text = source.read_text(encoding="utf-8")
+    try:
+        tree = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}.") from None
+    for key, value in overrides:
+        _set(tree, key, _parse(key, value))
+    if output is not None:
+        tree["paths"] = PathsConfig.under(output).model_dump()
+    return build_recipe(tree, where=str(source), text=text)
+
+
+def build_recipe(tree: Mapping[str, Any], where: str = "recipe", text: str = "") -> Recipe:
+    """Validate plain data into a Recipe, applying the preset of its algorithm.
+
+    Raises:
+        ConfigError: with the first problem as one sentence.
+    """
+    data = _with_preset(dict(tree), where)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, where, text)) from None
+    return _with_algorithm_in_paths(recipe)
+
+
+def _with_preset(tree: dict[str, Any], where: str) -> dict[str, Any]:
+    rl = tree.get("rl")
+    if not isinstance(rl, Mapping):
+        return tree
+    algorithm = rl.get("algorithm", "grpo")
+    if algorithm not in PRESETS:
+        raise ConfigError(
+            f"{where}: rl.algorithm = {algorithm!r} is not known{nearest(str(algorithm), ALGORITHMS)}."
+        )
+    merged = _merge(PRESETS[algorithm], rl)
+    if isinstance(merged.get("rewards"), (str, list)):
+        merged["rewards"] = _reward_specs(merged["rewards"])
+    return {**tree, "rl": merged}
+
+
+def _reward_specs(rewards: str | list[Any]) -> list[Any]:
+    """Accept `"sales, my.py:fn"`, a list of names, and a list of tables."""
+    entries = rewards.split(",") if isinstance(rewards, str) else rewards
+    return [{"name": entry.strip()} if isinstance(entry, str) else entry for entry in entries]
+
+
+def _with_algorithm_in_paths(recipe: Recipe) -> Recipe:
+    algorithm = recipe.rl.algorithm if recipe.rl else "policy"
+    paths = {key: value.replace("{algorithm}", algorithm) for key, value in recipe.paths.model_dump().items()}
+    return recipe.model_copy(update={"paths": PathsConfig(**paths)})
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--{key}: '{parent}' is a value, not a table; name one of its keys only.")
+    node[last] = value
+
+
+def _parse(key: str, text: str) -> Any:
+    """Read the text of an override as the type of its key: strings stay strings, the rest is TOML."""
+    annotation = field_type(Recipe, key)
+    if annotation is None:
+        raise ConfigError(f"--{key} is not a key of a recipe{nearest(key, key_names(Recipe))}.")
+    if key == "rl.rewards":
+        return text
+    if "str" in annotation and "list" not in annotation:
+        return text
+    if "list[str]" in annotation and not text.lstrip().startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return {"True": True, "False": False}.get(text, text)
+
+
+def _sentence(error: ValidationError, where: str, text: str) -> str:
+    problem = error.errors(include_url=False)[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    place = f"{where}{_line_of(location, text)}"
+    if problem["type"] == "extra_forbidden":
+        known = _siblings(location)
+        return f"{place}: '{key}' is not a known key{nearest(location[-1], known)}."
+    if problem["type"] == "missing":
+        return f"{place}: '{key}' is missing; add it to the table [{'.'.join(location[:-1])}]."
+    value = problem.get("input")
+    shown = f" (got {value!r})" if not isinstance(value, (dict, BaseModel)) else ""
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    close = ""
+    if problem["type"] == "literal_error" and isinstance(value, str):
+        expected = str(problem["ctx"]["expected"]).replace(" or ", ", ").split(", ")
+        close = nearest(value, [name.strip("'") for name in expected])
+    return f"{place}: '{key}' is not valid: {message}{shown}{close}."
+
+
+def _siblings(location: Sequence[str]) -> list[str]:
+    prefix = ".".join(part for part in location[:-1] if not part.isdigit())
+    names = key_names(Recipe)
+    start = f"{prefix}." if prefix else ""
+    return sorted({name[len(start) :].split(".")[0] for name in names if name.startswith(start)})
+
+
+def _line_of(location: Sequence[str], text: str) -> str:
+    """Return `:LINE` of a key in the TOML text when it is written there."""
+    table, last = "", location[-1]
+    wanted = ".".join(part for part in location[:-1] if not part.isdigit())
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            table = stripped.strip("[] ")
+            if table == f"{wanted}.{last}".lstrip("."):
+                return f":{number}"
+        elif stripped.split("=")[0].strip() == last and table == wanted:
+            return f":{number}"
+    return ""

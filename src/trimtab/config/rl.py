@@ -1,0 +1,89 @@
+"""``[rl]``: the stage that samples, scores and updates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from trimtab.config.algorithms import (
+    AdvantageConfig,
+    Algorithm,
+    ClipConfig,
+    DynamicSamplingConfig,
+    KLConfig,
+    OverlongConfig,
+    PPOConfig,
+)
+from trimtab.config.base import Section
+from trimtab.config.data import Schedule
+
+
+class RewardSpec(Section):
+    """One entry of ``rl.rewards``: a name (`sales`) or `FILE.py:function`, with a weight and options."""
+
+    name: str = Field(description="A registered reward, or `FILE.py:function`.")
+    weight: float = Field(1.0, description="Weight in the sum; negative punishes.")
+    options: dict[str, str | int | float | bool | list[str]] = Field(
+        default_factory=dict, description="Keyword arguments of the reward."
+    )
+
+
+class RLConfig(Section):
+    """``[rl]``: GRPO and its relatives, or PPO. Defaults are those of R11; see PRESETS for the others."""
+
+    algorithm: Algorithm = Field("grpo", description="A named preset; every key below can override it.")
+    data: str = Field(description="Prompts: a file, a hub data set, or `task:NAME`.")
+    hidden_data: str | None = Field(None, description="Prompts never trained on, for evaluation (R20).")
+    model: str | None = Field(None, description="Start from this model instead of the SFT stage's output.")
+    reference: str | None = Field(None, description="Reference model; the starting policy when not given.")
+    reward_model: str | None = Field(
+        None, description="Reward model; else the reward_model stage's output."
+    )
+    rewards: list[RewardSpec] = Field(description="What is rewarded: names or `FILE.py:function`, weighted.")
+    reward_clip: float | None = Field(None, gt=0, description="Clip the combined reward to ± this.")
+
+    steps: int | None = Field(None, ge=1, description="Steps (one collect and update); replaces `epochs`.")
+    epochs: int = Field(1, ge=1, description="Passes over the prompts.")
+    num_prompts: int = Field(4, ge=1, description="Different prompts per step.")
+    num_generations: int = Field(8, ge=1, description="Completions per prompt.")
+    num_minibatches: int = Field(1, ge=1, description="Optimizer steps per pass over a step's batch.")
+    num_epochs_per_batch: int = Field(1, ge=1, description="Passes over a step's batch.")
+    microbatch_size: int = Field(16, ge=1, description="Rows per forward pass; does not change the result.")
+
+    max_prompt_tokens: int = Field(512, ge=1, description="A longer prompt is an error that names the row.")
+    max_new_tokens: int = Field(256, ge=1, description="Longest completion.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature; the learner applies it too.")
+    top_p: float = Field(0.9, gt=0, le=1, description="Nucleus sampling; 1 keeps every token.")
+    top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps every token.")
+    stop: list[str] = Field(default_factory=list, description="Strings that end a completion.")
+    top_p_correction: Literal["none", "truncate"] = Field(
+        "none", description="Weight tokens by min(learner/sampler, cap) when the sampler differs (trap 9)."
+    )
+    importance_cap: float = Field(2.0, gt=1, description="Cap of that weight.")
+
+    learning_rate: float = Field(3e-6, gt=0, description="Peak learning rate of AdamW.")
+    lr_schedule: Schedule = Field("constant", description="How the learning rate falls after the warm-up.")
+    warmup_steps: int = Field(0, ge=0, description="Optimizer steps over which the learning rate rises.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Clip the global gradient norm to this.")
+
+    loss: Literal["clip", "cispo"] = Field("clip", description="Clipped surrogate, or CISPO.")
+    ratio: Literal["token", "sequence"] = Field(
+        "token", description="Ratio per token or per sequence (GSPO)."
+    )
+    reduction: Literal["token_mean", "sequence_mean", "fixed_length"] = Field(
+        "token_mean", description="How token losses become one number; the denominator is the whole batch's."
+    )
+    entropy_coef: float = Field(0.0, description="Weight of an entropy bonus.")
+    reference_refresh_steps: int = Field(0, ge=0, description="Replace the reference every n steps; 0 never.")
+    advantage: AdvantageConfig = Field(default_factory=lambda: AdvantageConfig())
+    clip: ClipConfig = Field(default_factory=lambda: ClipConfig())
+    kl: KLConfig = Field(default_factory=lambda: KLConfig())
+    dynamic_sampling: DynamicSamplingConfig = Field(default_factory=lambda: DynamicSamplingConfig())
+    overlong: OverlongConfig = Field(default_factory=lambda: OverlongConfig())
+    ppo: PPOConfig = Field(default_factory=lambda: PPOConfig())
+
+    eval_every: int = Field(0, ge=0, description="Steps between evaluations on the hidden prompts; 0 is off.")
+    eval_prompts: int = Field(32, ge=1, description="Hidden prompts per evaluation during training.")
+    checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves only at the end.")

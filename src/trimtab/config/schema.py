@@ -1,0 +1,54 @@
+"""What keys a recipe has: for overrides, error messages, `--help` and the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the recipe: dotted name, type as text, default as text, and its sentence."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
+    """Yield every leaf key of a section and of the sections below it."""
+    for name, field in model.model_fields.items():
+        section = _section(field.annotation)
+        if section is not None:
+            yield from keys(section, f"{prefix}{name}.")
+            continue
+        default = field.get_default(call_default_factory=True, validated_data={})
+        shown = "required" if default is PydanticUndefined else repr(default)
+        yield Key(f"{prefix}{name}", _type_name(field.annotation), shown, field.description or "")
+
+
+def key_names(model: type[BaseModel]) -> list[str]:
+    """The dotted names of every leaf key."""
+    return [key.name for key in keys(model)]
+
+
+def field_type(model: type[BaseModel], name: str) -> str | None:
+    """The type of a dotted key as text, or None when there is no such key."""
+    return next((key.type for key in keys(model) if key.name == name), None)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is None and isinstance(annotation, type):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "").replace("trimtab.config.rl.", "")

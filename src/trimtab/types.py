@@ -1,0 +1,103 @@
+"""The plain data that flows through the house: frozen, slotted, shapes in comments.
+
+B completions, T tokens; everything token-level is aligned to ``token_ids``: position ``t`` of ``logprobs``
+is the log-probability of ``token_ids[t]`` given the tokens before it, and is 0 where nothing is predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FinishReason = Literal["stop", "length", "aborted"]
+Message = Mapping[str, str]  # {"role": "user", "content": "..."}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt of a data set: chat messages that end with the user's turn, and the row's other columns.
+
+    Example:
+        >>> Prompt(id="0", messages=({"role": "user", "content": "2+2?"},), columns={"answer": "4"}).text
+        '2+2?'
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The last user message: what string-based rewards see as the prompt."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled answer. ``token_ids`` are the engine's own, EOS included when it stopped by itself."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[float, ...]  # of the sampling distribution's temperature, one per token
+    finish_reason: FinishReason
+    policy_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RewardResult:
+    """What a reward says of one completion. ``value`` None abstains: it is left out, never counted as 0."""
+
+    value: float | None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutGroup:
+    """A prompt, the group of completions sampled for it, and their rewards."""
+
+    prompt: Prompt
+    prompt_ids: tuple[int, ...]
+    completions: tuple[Completion, ...]
+    rewards: tuple[RewardResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainBatch:
+    """The rows of one step (or of a mini- or micro-batch of it), right-padded."""
+
+    token_ids: Tensor  # [B, T] int64: prompt, completion, padding
+    attention_mask: Tensor  # [B, T] bool: True on prompt and completion
+    completion_mask: Tensor  # [B, T] bool: True on completion tokens that are trained
+    advantages: Tensor  # [B, T] float32, 0 outside the completion
+    rollout_logprobs: Tensor | None = None  # [B, T] as the engine reported them
+    old_logprobs: Tensor | None = None  # [B, T] of the learner before its first update on this batch
+    ref_logprobs: Tensor | None = None  # [B, T] of the frozen reference
+    old_values: Tensor | None = None  # [B, T] of the critic before its first update
+    returns: Tensor | None = None  # [B, T] targets of the critic
+
+    def __len__(self) -> int:
+        return int(self.token_ids.shape[0])
+
+    def rows(self, index: Any) -> TrainBatch:
+        """Return the batch of the rows in ``index`` (a slice or an index tensor), columns trimmed to them."""
+        mask = self.attention_mask[index]
+        width = int(mask.sum(dim=1).max()) if mask.numel() else 0
+        values = {
+            name: None if (tensor := getattr(self, name)) is None else tensor[index][:, :width]
+            for name in self.__slots__
+        }
+        return TrainBatch(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateResult:
+    """What one optimizer step reports: the loss, the gradient norm and the diagnostics by name."""
+
+    loss: float
+    grad_norm: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
