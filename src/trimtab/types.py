@@ -48,6 +48,16 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """What a reward sees: the prompt, the text of one completion, and its token ids where they are known."""
+
+    prompt: Prompt
+    completion: str
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason = "stop"
+
+
+@dataclass(frozen=True, slots=True)
 class RewardResult:
     """What a reward says of one completion. ``value`` None abstains: it is left out, never counted as 0."""
 
@@ -87,7 +97,7 @@ class TrainBatch:
         """Return the batch of the rows in ``index`` (a slice or an index tensor), columns trimmed to them."""
         mask = self.attention_mask[index]
         width = int(mask.sum(dim=1).max()) if mask.numel() else 0
-        values = {
+        values: dict[str, Any] = {
             name: None if (tensor := getattr(self, name)) is None else tensor[index][:, :width]
             for name in self.__slots__
         }
