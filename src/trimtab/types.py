@@ -42,9 +42,10 @@ class Completion:
 
     token_ids: tuple[int, ...]
     text: str
-    logprobs: tuple[float, ...]  # of the sampling distribution's temperature, one per token
+    logprobs: tuple[float, ...]  # temperature applied, top-p and top-k not: what the learner computes
     finish_reason: FinishReason
     policy_version: int = 0
+    sampling_logprobs: tuple[float, ...] = ()  # of the truncated distribution; empty when nothing was cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ class TrainBatch:
     attention_mask: Tensor  # [B, T] bool: True on prompt and completion
     completion_mask: Tensor  # [B, T] bool: True on completion tokens that are trained
     advantages: Tensor  # [B, T] float32, 0 outside the completion
-    rollout_logprobs: Tensor | None = None  # [B, T] as the engine reported them
+    rollout_logprobs: Tensor | None = None  # [B, T] by the engine, of the untruncated distribution
+    sampling_logprobs: Tensor | None = None  # [B, T] by the engine, of the distribution that it drew from
     old_logprobs: Tensor | None = None  # [B, T] of the learner before its first update on this batch
     ref_logprobs: Tensor | None = None  # [B, T] of the frozen reference
     old_values: Tensor | None = None  # [B, T] of the critic before its first update

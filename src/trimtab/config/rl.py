@@ -57,8 +57,8 @@ class RLConfig(Section):
     top_p: float = Field(0.9, gt=0, le=1, description="Nucleus sampling; 1 keeps every token.")
     top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps every token.")
     stop: list[str] = Field(default_factory=list, description="Strings that end a completion.")
-    top_p_correction: Literal["none", "truncate"] = Field(
-        "none", description="Weight tokens by min(learner/sampler, cap) when the sampler differs (trap 9)."
+    importance_correction: Literal["none", "token", "sequence"] = Field(
+        "token", description="Weight by min(learner / sampler, cap): corrects top-p and engine differences."
     )
     importance_cap: float = Field(2.0, gt=1, description="Cap of that weight.")
 

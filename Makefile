@@ -1,0 +1,35 @@
+# make demo | make test | make check: each sets itself up in .venv (needs Python 3.11+, make and git).
+PYTHON ?= python3
+BIN := .venv/bin
+RECIPE ?= recipes/sales/demo.toml
+
+.PHONY: demo test check setup lint types clean
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+setup: .venv/.ready
+
+demo: setup  ## SFT, reward model, GRPO and evaluation of a small sales assistant, offline, in minutes
+	$(BIN)/trimtab run $(RECIPE) $(ARGS)
+
+check: setup  ## what `trimtab check` says of a recipe: make check RECIPE=recipes/sales/demo.toml
+	$(BIN)/trimtab check $(RECIPE)
+
+lint: setup
+	$(BIN)/ruff check src tests examples scripts
+	$(BIN)/ruff format --check src tests examples scripts
+
+types: setup
+	$(BIN)/mypy
+
+test: lint types  ## ruff, mypy and pytest
+	$(BIN)/pytest -n 2 $(ARGS)
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
