@@ -1,0 +1,32 @@
+"""Data sets as prompts, pairs and preferences; chat templates and exact masks; the prompt stream; leakage."""
+
+from trimtab.data.chat import encode_prompt, render, turn_end
+from trimtab.data.columns import SHAPES, Shape, recognise
+from trimtab.data.overlap import Overlap, find_overlap, refuse_overlap
+from trimtab.data.pairs import EncodedPair, encode_pair
+from trimtab.data.preferences import Preference
+from trimtab.data.rows import Pair, load_pairs, load_preferences, load_prompts
+from trimtab.data.sources import Row, read_rows
+from trimtab.data.stream import PromptStream
+
+__all__ = [
+    "SHAPES",
+    "EncodedPair",
+    "Overlap",
+    "Pair",
+    "Preference",
+    "PromptStream",
+    "Row",
+    "Shape",
+    "encode_pair",
+    "encode_prompt",
+    "find_overlap",
+    "load_pairs",
+    "load_preferences",
+    "load_prompts",
+    "read_rows",
+    "recognise",
+    "refuse_overlap",
+    "render",
+    "turn_end",
+]
