@@ -1,0 +1,1 @@
+"""Tasks: prompts and grader together, so that training and evaluation cannot disagree."""
