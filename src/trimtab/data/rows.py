@@ -31,7 +31,7 @@ def load_prompts(path: str | Path, *, limit: int | None = None) -> list[Prompt]:
     """Return the prompts of a data set; the id is the column ``id`` or the row's number, from 0.
 
     Every other column is kept in ``Prompt.columns`` for the rewards. A prompt given as a string becomes
-    one user message.
+    one user message; ``Prompt.is_conversational`` tells it from one that was given as messages.
 
     Raises:
         DataError: the data set cannot be read or does not hold prompts; names the row and the fix.
@@ -41,7 +41,15 @@ def load_prompts(path: str | Path, *, limit: int | None = None) -> list[Prompt]:
     for number, row in enumerate(rows):
         messages, used = _prompt_of(shape, row)
         columns = {name: value for name, value in row.values.items() if name not in used}
-        prompts.append(Prompt(id=str(row.values.get("id", number)), messages=messages, columns=columns))
+        given = "chosen" if shape.name == "implicit preference" else used[0]
+        prompts.append(
+            Prompt(
+                id=str(row.values.get("id", number)),
+                messages=messages,
+                columns=columns,
+                is_conversational=not isinstance(row.values[given], str),
+            )
+        )
     return prompts
 
 

@@ -70,6 +70,8 @@ def test_assistant_turns_of_the_prompt_are_context():
         tokenizer.chat_template = template
         pair = encode_pair(tokenizer, TURNS[:3], TURNS[3:])
         assert trained_text(tokenizer, pair) == "second<|im_end|>"
+        pair = encode_pair(tokenizer, TURNS[:3], [*TURNS[3:], *TURNS])
+        assert trained_text(tokenizer, pair) == "second<|im_end|>first answer<|im_end|>second<|im_end|>"
 
 
 def test_a_template_without_turn_token_ends_with_eos():

@@ -36,6 +36,8 @@ def test_a_json_list_of_strings_is_prompts(write):
     assert [p.id for p in prompts] == ["0", "1"]
     assert prompts[0].messages == ({"role": "user", "content": "价格?"},)
     assert prompts[0].columns == {}
+    assert not prompts[0].is_conversational
+    assert load_prompts(write({"prompt": U}))[0].is_conversational
 
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.parquet"])

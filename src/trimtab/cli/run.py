@@ -1,0 +1,88 @@
+"""Run the stages of a recipe in order: SFT, reward model, RL, evaluation.
+
+Any key of the recipe can be overridden: --rl.kl.coef 0.01 or --rl.kl.coef=0.01 (`trimtab run --keys`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from trimtab.cli.parser import Parser, parse, split_overrides
+from trimtab.errors import ConfigError
+
+STAGES = ("sft", "reward_model", "rl", "eval")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the options of `trimtab run`."""
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE", help="a TOML file, e.g. recipes/sales/demo.toml"
+    )
+    parser.add_argument("--stage", choices=STAGES, help="run only this stage")
+    parser.add_argument(
+        "--output", metavar="DIR", help="write to DIR/sft, DIR/rm, DIR/policy, DIR/run and DIR/summary.json"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--keys", action="store_true", help="list every recipe key and leave")
+
+
+def split(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the options, and collect every other ``--key value`` as an override of the recipe."""
+    rest, overrides = split_overrides(parser, arguments)
+    asks_help = bool({"-h", "--help"} & set(rest))
+    found = parse(parser, [word for word in rest if word not in ("-h", "--help")])
+    if asks_help and found.recipe is None:
+        parser.print_help()
+    found.show_help = asks_help
+    found.overrides = overrides
+    return found
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the recipe, or list the keys; return the exit code."""
+    if args.keys or (args.show_help and args.recipe):
+        print(describe_keys())
+        return 0
+    if args.show_help:
+        return 0
+    if args.recipe is None:
+        raise ConfigError("No recipe is given: write `trimtab run RECIPE.toml`, or `trimtab run --keys`.")
+    from trimtab.config import load_recipe
+
+    recipe = load_recipe(args.recipe, args.overrides, args.output)
+    if args.stage is not None and args.stage not in recipe.stages:
+        raise ConfigError(
+            f"{args.recipe} has no table [{args.stage}], so there is no stage '{args.stage}' to run: "
+            f"choose one of {', '.join(recipe.stages) or 'the stages after adding their tables'}."
+        )
+    if not recipe.stages:
+        raise ConfigError(f"{args.recipe} has no stage: add a table [sft], [reward_model], [rl] or [eval].")
+    from trimtab.pipeline import run_pipeline
+
+    summary: dict[str, Any] = run_pipeline(recipe, stage=args.stage, resume=args.resume)
+    print(f"done: {', '.join(summary.get('stages', {})) or args.stage}; result in {recipe.paths.summary}")
+    return 0
+
+
+def describe_keys() -> str:
+    """Return every key of a recipe with its type, default and sentence, one table after another."""
+    from trimtab.config import Recipe
+    from trimtab.config.schema import keys
+
+    lines = ["Keys of a recipe; on the command line: --KEY VALUE.", ""]
+    table = ""
+    for key in keys(Recipe):
+        parent = key.name.rpartition(".")[0]
+        if parent != table:
+            table = parent
+            lines += ["", f"[{table}]"]
+        lines.append(f"  {key.name}  ({key.type}, {_default(key.default)})")
+        lines.append(textwrap.fill(key.description, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    return "\n".join(lines)
+
+
+def _default(default: str) -> str:
+    return default if default == "required" else f"default {default}"
