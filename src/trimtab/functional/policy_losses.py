@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict, Unpack
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,14 +13,6 @@ from trimtab.functional.masking import masked_fill_zero
 from trimtab.functional.ratios import sequence_ratio, sequence_token_ratio, token_ratio
 
 RatioKind = Literal["token", "sequence", "sequence_token"]
-
-
-class ClipOptions(TypedDict, total=False):
-    """Optional keywords of ``clipped_policy_loss``."""
-
-    clip_ratio: float | None  # factor c > 1: bounds [1/c, c] instead of clip_low and clip_high
-    dual_clip: float | None  # c > 1: where the advantage is negative the loss is at most −c · advantage
-    ratio: RatioKind  # one ratio per token, per sequence (GSPO), or GSPO-token
 
 
 def clip_bounds(clip_low: float, clip_high: float, clip_ratio: float | None = None) -> tuple[float, float]:
@@ -47,11 +39,14 @@ def clipped_policy_loss(
     mask: Tensor,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
-    **options: Unpack[ClipOptions],
+    *,
+    clip_ratio: float | None = None,
+    dual_clip: float | None = None,
+    ratio: str = "token",
 ) -> Tensor:
     """PPO's clipped surrogate (Schulman et al. 2017) per token: −min(ρA, clip(ρ, low, high)·A), ``[B, T]``.
 
-    ``advantages`` are ``[B]`` or ``[B, T]``. Keywords: ``clip_ratio`` clips into [1/c, c] instead;
+    ``advantages`` are ``[B]`` or ``[B, T]``. ``clip_ratio`` c clips into [1/c, c] instead;
     ``dual_clip`` bounds the loss by −c·A where A < 0 (Ye et al. 2020); ``ratio`` is ``token``, ``sequence``
     (GSPO: with ``sequence_mean`` the paper's objective) or ``sequence_token``. 0 outside ``mask``, and no
     gradient there.
@@ -59,11 +54,10 @@ def clipped_policy_loss(
     Raises:
         ConfigError: a clip or ``dual_clip`` out of range, or an unknown ``ratio``.
     """
-    low, high = clip_bounds(clip_low, clip_high, options.get("clip_ratio"))
-    ratio = policy_ratio(logprobs, old_logprobs, mask, options.get("ratio", "token"))
+    low, high = clip_bounds(clip_low, clip_high, clip_ratio)
+    rho = policy_ratio(logprobs, old_logprobs, mask, ratio)
     advantages = _aligned("clipped_policy_loss", advantages, logprobs, mask)
-    loss = torch.maximum(-ratio * advantages, -ratio.clamp(low, high) * advantages)
-    dual_clip = options.get("dual_clip")
+    loss = torch.maximum(-rho * advantages, -rho.clamp(low, high) * advantages)
     if dual_clip is not None:
         if not dual_clip > 1:
             raise ConfigError(f"dual_clip = {dual_clip} must be above 1, such as 3")
