@@ -27,7 +27,7 @@ ASK_SUM = (
 )  # fmt: skip
 FACTS = {
     "zh": (
-        ("{<name>是做什么的？|介绍一下<name>。|<name>有什么用？}", "<name>{用来|可以帮您}<func>，<outcome>。"),
+        ("{<name>是做什么的？|介绍一下<name>。}", "<name>{用来|可以帮您}<func>，<outcome>。"),
         ("{<name>多少钱？|<name>的单价？}", "<name>每个账号每月<price>元。"),
         ("<name>{能试用几天？|有体验期吗？}", "{可以免费体验|}<trial>天。"),
         ("<name>{几天能上线？|交付要多久？}", "{一般|}<days>天{上线|}。"),

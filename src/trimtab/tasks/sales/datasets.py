@@ -24,7 +24,7 @@ from trimtab.tasks.sales.prompts import Request, generate_request
 from trimtab.tasks.sales.quality import quality
 
 ENGLISH_SHARE = 0.12
-MARGIN = 0.12  # least difference of quality within a preference pair
+MARGIN = 0.06  # least difference of quality within a preference pair
 MAX_RESEMBLANCE = 0.5  # Jaccard of character 4-grams between a hidden and any training prompt
 HIDDEN_PATH = Path("data/sales/hidden_prompts.json")
 
@@ -129,7 +129,7 @@ def _ranked_pair(rng: random.Random, request: Request) -> tuple[Answer, Answer] 
 def _draw_worse(rng: random.Random) -> str:
     """Draw any flaw, and now and then none, where only the number of useful points differs."""
     plain = [flaw for flaw in FLAWS if flaw not in ("none", "thin")]
-    return rng.choice([*plain, "thin", "thin", "none", "none"])
+    return rng.choice([*plain, "thin", "thin", "none", "none", "none", "none"])
 
 
 def _shingles(text: str) -> frozenset[str]:

@@ -30,7 +30,8 @@ _PUSH = (
 )  # fmt: skip
 _EMPTY = (
     "功能齐全", "值得信赖", "请您放心", "客户至上", "都挺好", "比较完善", "业内领先", "一直很不错",
-    "选择了我们", "all kinds of features", "many features", "choose us", "trust us", "experienced", "very good",
+    "选择了我们", "all kinds of features", "many features", "choose us", "trust us", "experienced",
+    "very good",
 )  # fmt: skip
 _VAGUE = (
     "要看情况", "不太好说", "说不准", "以后再说", "到时候再看", "之后再定", "差不多", "不太清楚", "问问别人",
