@@ -1,0 +1,30 @@
+"""Floats in, verdict out: detectors, guard, health check and KL controllers. Imports no torch."""
+
+from trimtab.monitor.guard import GUARD_MODES, Decision, Guard, Verdict
+from trimtab.monitor.kl_controller import (
+    AdaptiveKLController,
+    ClippedKLController,
+    FixedKLController,
+    KLController,
+    build_kl_controller,
+)
+from trimtab.monitor.rl_monitor import RLMonitor, build_monitor
+from trimtab.monitor.signals import SIGNALS, Alarm, AlarmKind, Explanation
+
+__all__ = [
+    "GUARD_MODES",
+    "SIGNALS",
+    "AdaptiveKLController",
+    "Alarm",
+    "AlarmKind",
+    "ClippedKLController",
+    "Decision",
+    "Explanation",
+    "FixedKLController",
+    "Guard",
+    "KLController",
+    "RLMonitor",
+    "Verdict",
+    "build_kl_controller",
+    "build_monitor",
+]

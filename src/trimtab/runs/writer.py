@@ -1,0 +1,190 @@
+"""The one writer of a run directory: events, rollouts, recipe and manifest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from trimtab.errors import DataError
+from trimtab.runs.events import EVENT_KINDS, Event, EventKind, to_plain
+from trimtab.runs.files import read_json, write_bytes, write_json
+from trimtab.runs.layout import RunDirectory
+from trimtab.runs.manifest import build_manifest
+from trimtab.runs.reader import complete_lines, parse_events
+from trimtab.runs.rollouts import is_rollout_of, write_rollout_file
+from trimtab.runs.sinks import Sink
+
+_DURABLE: tuple[EventKind, ...] = (
+    "checkpoint",
+    "stage_finished",
+)  # synced to the disk, not only to the system
+
+
+class RunWriter:
+    """Writes a run; used as a context manager.
+
+    ``resume=False`` starts a new record: what an earlier run left in ``root`` is moved to ``root/previous``
+    (only the latest is kept). ``resume=True`` goes on with what is there: a half-written last line is cut
+    off, the manifest notes the new process, changed keys of the recipe become a ``note``. To run one stage
+    of a recipe again beside the others, resume and ``rewind(stage, 0)``.
+
+    Every event reaches the operating system before the call returns, so a killed process loses none.
+
+    Raises:
+        DataError: ``root`` cannot be written.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        recipe: Mapping[str, Any],
+        *,
+        sinks: Iterable[Sink] = (),
+        resume: bool = False,
+    ) -> None:
+        self.directory = RunDirectory(os.fspath(root))
+        self._sinks = list(sinks)
+        try:
+            if not resume:
+                _set_aside(self.directory)
+            self.directory.create()
+            self._start(recipe)
+            _cut_half_line(self.directory)
+            self._file: BinaryIO = self.directory.events.open("ab")
+        except OSError as error:
+            raise DataError(
+                f"Cannot write the run directory {self.directory.root}: {error.strerror or error}; "
+                f"give another place with --output DIR."
+            ) from error
+        if self._changed:
+            self.event("run", "note", 0, {"text": "recipe changed on resume", "keys": self._changed})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def event(self, stage: str, kind: EventKind, step: int, data: Mapping[str, Any] | None = None) -> None:
+        """Append one event and flush it.
+
+        Raises:
+            ValueError: the kind is not one of ``EVENT_KINDS``.
+        """
+        if kind not in EVENT_KINDS:
+            raise ValueError(f"unknown event kind {kind!r}; one of {', '.join(EVENT_KINDS)}")
+        line = Event(time.time(), stage, kind, step, data or {}).to_line()
+        self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        self._file.flush()
+        if kind in _DURABLE:
+            os.fsync(self._file.fileno())
+
+    def metrics(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Record the figures of one step, in the events and in every sink. None means not measured.
+
+        A sink that fails is closed and left out from then on; it never stops the run.
+        """
+        values = {name: float(value) for name, value in metrics.items() if value is not None}
+        self.event(stage, "metrics", step, values)
+        for sink in list(self._sinks):
+            try:
+                sink.log(stage, step, values)
+            except Exception as error:
+                self._drop(sink, stage, step, error)
+
+    def rollouts(self, stage: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the completions of one step as one Parquet file; see ``rollouts.COLUMNS`` for the columns."""
+        if rows:
+            write_rollout_file(self.directory.rollout_file(stage, step), step, rows)
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Keep only the first ``step`` steps of ``stage`` (0 … step − 1); other stages are untouched.
+
+        Events and rollouts of later steps go; the checkpoint taken after ``step`` finished steps stays.
+        """
+        self._file.close()
+        kept = [
+            line + b"\n"
+            for line in complete_lines(self.directory.events)
+            for event in parse_events([line])
+            if event.stage != stage or event.step < step + (event.kind == "checkpoint")
+        ]
+        write_bytes(self.directory.events, b"".join(kept))
+        folder = self.directory.rollouts / stage
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if is_rollout_of(path, step):
+                path.unlink()
+        self._file = self.directory.events.open("ab")
+
+    def close(self) -> None:
+        """Sync the events and close the sinks. Closing twice does nothing."""
+        if self._file.closed:
+            return
+        for sink in list(self._sinks):
+            try:
+                sink.close()
+            except Exception as error:
+                self._drop(sink, "run", 0, error)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def _start(self, recipe: Mapping[str, Any]) -> None:
+        """Write recipe and manifest; on resume, note what changed and keep the first manifest."""
+        plain, before = to_plain(recipe), read_json(self.directory.recipe)
+        self._changed = _changed_keys(before, plain) if before else []
+        write_json(self.directory.recipe, plain)
+        now, first = build_manifest(recipe), read_json(self.directory.manifest)
+        write_json(
+            self.directory.manifest, {**first, "resumed": [*first.get("resumed", []), now]} if first else now
+        )
+
+    def _drop(self, sink: Sink, stage: str, step: int, error: Exception) -> None:
+        self._sinks.remove(sink)
+        text = f"{type(sink).__name__} failed and was switched off: {error}"
+        self.event(stage, "note", step, {"text": text})
+
+
+def _set_aside(layout: RunDirectory) -> None:
+    """Move an earlier run's records, its checkpoints among them, to ``previous``."""
+    if not layout.events.exists():
+        return
+    shutil.rmtree(layout.previous, ignore_errors=True)
+    layout.previous.mkdir()
+    for path in (
+        layout.events,
+        layout.rollouts,
+        layout.checkpoints,
+        layout.manifest,
+        layout.recipe,
+        layout.report,
+        layout.tensorboard,
+    ):
+        if path.exists():
+            path.rename(layout.previous / path.name)
+
+
+def _cut_half_line(layout: RunDirectory) -> None:
+    """Remove what a killed process left of its last line, so that the next event starts on its own."""
+    if not layout.events.exists():
+        return
+    with layout.events.open("rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+
+
+def _changed_keys(before: Any, after: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the keys whose values differ."""
+    if not (isinstance(before, dict) and isinstance(after, dict)):
+        return [] if before == after else [prefix]
+    return [
+        name
+        for key in sorted({*before, *after})
+        for name in _changed_keys(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else key)
+    ]
