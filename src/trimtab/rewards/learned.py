@@ -1,0 +1,173 @@
+"""A trained reward model as a reward: batched, through the chat template, normalised (R4)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.data import encode_prompt, turn_end
+from trimtab.errors import ModelError, RewardError
+from trimtab.rewards.base import check_result
+from trimtab.types import Message, RewardResult, Sample
+
+CARD = "reward_model.json"
+
+
+def encode_for_reward(
+    tokenizer: Any, messages: Sequence[Message], response: str, max_length: int = 1024
+) -> list[int]:
+    """Return the token ids that a reward model sees: prompt, response, end of the turn.
+
+    Cut to ``max_length`` tokens from the left of the prompt and never from the response: one that is longer
+    than the limit by itself is kept whole, without a prompt. Special tokens that a response spells out
+    ("<|im_end|>") are read as plain text, so that it cannot close its turn and praise itself.
+
+    Raises:
+        ModelError: the tokenizer has no chat template, or no token that ends a turn.
+        DataError: the template refuses the messages.
+    """
+    prompt = encode_prompt(tokenizer, messages)
+    encoded = tokenizer(response, add_special_tokens=False, split_special_tokens=True)
+    answer = [*(int(i) for i in encoded["input_ids"]), *turn_end(tokenizer)]
+    room = max(0, max_length - len(answer))
+    return [*(prompt[-room:] if room else ()), *answer]
+
+
+def load_card(path: str | Path) -> dict[str, Any]:
+    """Return what was stored with a reward model (accuracy, mean, std, …); empty when there is nothing.
+
+    Raises:
+        ModelError: the file is there but is not a JSON object, or its scale is not usable.
+    """
+    file = Path(path) / CARD
+    if not file.is_file():
+        return {}
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{file} is not valid JSON ({error}); train the reward model again.") from None
+    if not isinstance(card, dict):
+        raise ModelError(f"{file} is not a JSON object; train the reward model again.")
+    mean, std = card.get("mean", 0.0), card.get("std", 1.0)
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (mean, std)) or std < 0:
+        raise ModelError(f"{file}: mean = {mean!r} and std = {std!r} are no scale; train the reward model again.")
+    return card
+
+
+class LearnedReward:
+    """Scores (prompt, response) by a reward model; ``value`` is (score − mean) / std of the held-out scores.
+
+    Args:
+        source: the directory of a reward model, or a loaded model with one label (then give ``tokenizer``).
+        tokenizer: the reward model's own tokenizer, with a chat template.
+        card: what ``reward_model.json`` holds; read from the directory when not given.
+        batch_size: rows per forward pass; does not change the scores.
+        max_length: longest input in tokens, cut from the left of the prompt.
+        squash: return the logistic function of the normalised score, in 0..1.
+
+    Example:
+        >>> reward = LearnedReward("output/sales_rm")
+        >>> reward.score(samples)[0].parts   # {"raw": 1.9, "normalised": 0.7}
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        tokenizer: Any = None,
+        card: Mapping[str, Any] | None = None,
+        *,
+        batch_size: int = 16,
+        max_length: int = 1024,
+        squash: bool = False,
+        name: str = "reward_model",
+    ) -> None:
+        self.path: str | None = None
+        if isinstance(source, (str, Path)):
+            self.path = str(source)
+            source, tokenizer, card = _load(self.path, tokenizer, card)
+        elif tokenizer is None:
+            raise RewardError("LearnedReward was given a model without its tokenizer: pass tokenizer=….")
+        self.model, self.tokenizer, self.card = source, tokenizer, dict(card or {})
+        self.mean = float(self.card.get("mean", 0.0))
+        self.std = float(self.card.get("std", 1.0)) or 1.0
+        self.batch_size, self.max_length, self.squash, self.name = batch_size, max_length, squash, name
+
+    def get_reward(self, text: str) -> float:
+        """Return the model's own (raw) score of a whole text, prompt and response, as it is written (R4)."""
+        return self.score_texts([text])[0]
+
+    def score_texts(self, texts: Sequence[str]) -> list[float]:
+        """Return raw scores of whole texts, each tokenised as it is and cut from the left."""
+        rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        return self._scores([[int(i) for i in row[-self.max_length :]] for row in rows])
+
+    def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Return one result per sample: normalised (or squashed) value, with ``raw`` and ``normalised``."""
+        rows = [
+            encode_for_reward(self.tokenizer, s.prompt.messages, s.completion, self.max_length) for s in samples
+        ]
+        limit = getattr(self.model.config, "max_position_embeddings", None) or math.inf
+        fits = [index for index, row in enumerate(rows) if len(row) <= limit]
+        results = [
+            RewardResult(None, error=f"reward {self.name}: {len(row)} tokens are more than its model can read")
+            for row in rows
+        ]
+        for index, raw in zip(fits, self._scores([rows[index] for index in fits]), strict=True):
+            results[index] = self._result(raw)
+        return results
+
+    def _result(self, raw: float) -> RewardResult:
+        checked = check_result(raw, self.name)
+        if checked.value is None:
+            return checked
+        normalised = (raw - self.mean) / self.std
+        value = _sigmoid(normalised) if self.squash else normalised
+        return RewardResult(value, {"raw": raw, "normalised": normalised})
+
+    def _scores(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        """Raw scores of token rows, the longest first so that little is padded; an empty row is one pad."""
+        import torch
+
+        from trimtab.models.forward import sequence_scores
+
+        pad = self.tokenizer.pad_token_id
+        pad = 0 if pad is None else int(pad)
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+        scores = [0.0] * len(rows)
+        device = next(self.model.parameters()).device
+        for first in range(0, len(order), self.batch_size):
+            batch = order[first : first + self.batch_size]
+            width = max(1, len(rows[batch[0]]))
+            ids = torch.full((len(batch), width), pad, dtype=torch.int64)
+            mask = torch.zeros((len(batch), width), dtype=torch.bool)
+            for line, index in enumerate(batch):
+                row = list(rows[index]) or [pad]
+                ids[line, : len(row)] = torch.tensor(row, dtype=torch.int64)
+                mask[line, : len(row)] = True
+            with torch.no_grad():
+                values = sequence_scores(self.model, ids.to(device), mask.to(device))
+            for index, value in zip(batch, values.float().tolist(), strict=True):
+                scores[index] = value
+        return scores
+
+
+def _load(path: str, tokenizer: Any, card: Mapping[str, Any] | None) -> tuple[Any, Any, Mapping[str, Any]]:
+    """Load model, tokenizer and card of a reward model's directory."""
+    from trimtab.models.load import is_sequence_classifier, load_sequence_classifier, load_tokenizer
+
+    tokenizer = tokenizer or load_tokenizer(path)
+    if not is_sequence_classifier(path):
+        raise ModelError(
+            f"{path} is a language model, not a reward model: train one with the stage reward_model and give its "
+            "directory."
+        )
+    model = load_sequence_classifier(path, pad_token_id=tokenizer.pad_token_id)
+    return model, tokenizer, load_card(path) if card is None else card
+
+
+def _sigmoid(x: float) -> float:
+    """The logistic function, without overflow."""
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))

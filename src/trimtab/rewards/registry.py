@@ -1,0 +1,150 @@
+"""Rewards by name, and how the entries of ``rl.rewards`` become one reward."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trimtab.config import RewardSpec
+from trimtab.errors import RewardError, nearest
+from trimtab.rewards import rules
+from trimtab.rewards.adapters import reward_from_file
+from trimtab.rewards.base import Reward
+from trimtab.rewards.combine import CombinedReward
+from trimtab.rewards.final_number import final_number_reward
+from trimtab.rewards.sales import SalesVerifiableReward
+from trimtab.rewards.user_file import is_user_file
+
+
+@dataclass
+class _Context:
+    """What the builders share: the configured reward model, loaded once and only when one asks for it."""
+
+    reward_model: Any  # a directory, a LearnedReward, or None
+    loaded: dict[str, Any] = field(default_factory=dict)
+
+    def learned(self, wanted_by: str, path: str | None = None, **settings: Any) -> Reward:
+        """A LearnedReward on the configured (or the given) reward model.
+
+        Raises:
+            RewardError: none is configured.
+        """
+        from trimtab.rewards.learned import LearnedReward
+
+        source = path or self.reward_model
+        if source is None:
+            raise RewardError(
+                f"Reward {wanted_by} needs a reward model: run the reward_model stage first, or give its directory "
+                "as rl.reward_model."
+            )
+        if isinstance(source, LearnedReward):
+            first = source
+        else:
+            if str(source) not in self.loaded:
+                self.loaded[str(source)] = LearnedReward(source)
+            first = self.loaded[str(source)]
+        reward = copy.copy(first)  # the model is shared, the settings are not
+        for key, value in settings.items():
+            setattr(reward, key, value)
+        return reward
+
+
+def _sales(context: _Context, relevance: bool = False) -> Reward:
+    if not relevance:
+        return SalesVerifiableReward()
+    return SalesVerifiableReward(context.learned("sales (relevance = true)", squash=True, name="relevance"))
+
+
+def _reward_model(
+    context: _Context, path: str | None = None, batch_size: int = 16, max_length: int = 1024, squash: bool = False
+) -> Reward:
+    return context.learned(
+        "reward_model", path, batch_size=batch_size, max_length=max_length, squash=squash, name="reward_model"
+    )
+
+
+def _plain(build: Callable[..., Reward]) -> Callable[..., Reward]:
+    """A builder that needs nothing of the context; its options are those of ``build``."""
+
+    def with_context(context: _Context, **options: Any) -> Reward:
+        return build(**options)
+
+    with_context.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
+    return with_context
+
+
+def _arithmetic(column: str = "answer") -> Reward:
+    return final_number_reward(column, "arithmetic")
+
+
+REWARDS: dict[str, Callable[..., Reward]] = {
+    "sales": _sales,
+    "reward_model": _reward_model,
+    "exact_match": _plain(rules.exact_match),
+    "regex": _plain(rules.regex),
+    "length": _plain(rules.length),
+    "language": _plain(rules.language),
+    "contains": _plain(rules.contains),
+    "list_format": _plain(rules.list_format),
+    "final_number": _plain(final_number_reward),
+    "arithmetic": _plain(_arithmetic),
+}
+
+
+def build_reward(
+    specs: Sequence[RewardSpec], *, reward_model: Any = None, clip: float | None = None
+) -> CombinedReward:
+    """Return the weighted sum of the rewards in ``specs``.
+
+    Args:
+        specs: entries of ``rl.rewards``: a name of REWARDS or ``FILE.py:function``, with weight and options.
+        reward_model: directory of a reward model (or a LearnedReward), for the rewards that use one.
+        clip: bound of the sum, before anything normalises it (``rl.reward_clip``).
+
+    Raises:
+        RewardError: an unknown name or option (the nearest one is told), a missing file or reward model.
+
+    Example:
+        >>> build_reward([RewardSpec(name="sales"), RewardSpec(name="language", weight=0.1)]).names
+        ['sales', 'language']
+    """
+    context = _Context(reward_model)
+    return CombinedReward([(_build_one(spec, context), spec.weight) for spec in specs], clip)
+
+
+def uses_reward_model(specs: Sequence[RewardSpec]) -> bool:
+    """Whether any of these rewards asks for the configured reward model."""
+    return any(
+        (spec.name == "reward_model" and "path" not in spec.options)
+        or (spec.name == "sales" and bool(spec.options.get("relevance")))
+        for spec in specs
+    )
+
+
+def _build_one(spec: RewardSpec, context: _Context) -> Reward:
+    if is_user_file(spec.name):
+        return reward_from_file(spec.name, spec.options)
+    if spec.name not in REWARDS:
+        raise RewardError(
+            f"Reward '{spec.name}' is not known{nearest(spec.name, REWARDS)}; your own is given as "
+            "FILE.py:function."
+        )
+    build = REWARDS[spec.name]
+    known = {name: p for name, p in inspect.signature(build).parameters.items() if name != "context"}
+    for option in spec.options:
+        if option not in known:
+            hint = nearest(option, known) if known else " (it has none)"
+            raise RewardError(f"Reward {spec.name} has no option '{option}'{hint}.")
+    missing = [name for name, p in known.items() if p.default is p.empty and name not in spec.options]
+    if missing:
+        raise RewardError(
+            f"Reward {spec.name} needs the option '{missing[0]}': write it as "
+            f'{{ name = "{spec.name}", options = {{ {missing[0]} = … }} }} in rl.rewards.'
+        )
+    try:
+        return build(context, **spec.options)
+    except TypeError as error:
+        raise RewardError(f"Reward {spec.name}: an option has the wrong type ({error}).") from None

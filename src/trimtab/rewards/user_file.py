@@ -1,0 +1,72 @@
+"""Load a user's own Python object, named as ``FILE.py:NAME``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from trimtab.errors import RewardError, nearest
+from trimtab.rewards.base import describe
+
+
+def is_user_file(name: str) -> bool:
+    """Say whether ``name`` is of the form ``FILE.py:NAME`` (or only ``FILE.py``, to be told what is missing).
+
+    Example:
+        >>> is_user_file("my/reward.py:polite"), is_user_file("sales")
+        (True, False)
+    """
+    return name.endswith(".py") or ".py:" in name
+
+
+def load_from_file(name: str) -> Callable[..., Any]:
+    """Return the function, class or object of ``FILE.py:NAME``; the file runs once per process.
+
+    The file's directory is importable while it is read, as if it had been run by ``python FILE.py``.
+
+    Raises:
+        RewardError: no such file or name (the nearest one is told), or the file cannot be run.
+    """
+    file, _, wanted = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        close = nearest(path.name, [p.name for p in path.parent.glob("*.py")]) if path.parent.is_dir() else ""
+        raise RewardError(f"There is no file {path}{close}; a reward is given as FILE.py:function.")
+    module = _run(path.resolve())
+    own = {key for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+    if not wanted:
+        raise RewardError(f"{path} does not say which function to use: write {path}:NAME{nearest('', own)}.")
+    found = getattr(module, wanted, None)
+    if found is None:
+        raise RewardError(f"{path} has no function '{wanted}'{nearest(wanted, own)}.")
+    if not callable(found) and not hasattr(found, "score"):
+        raise RewardError(f"'{wanted}' of {path} is a {type(found).__name__}, which cannot be called.")
+    return found  # type: ignore[no-any-return]
+
+
+def _run(path: Path) -> ModuleType:
+    """Execute the file as a module of its own, or return it when this process has it already."""
+    content = path.read_bytes()
+    key = hashlib.sha256(str(path).encode() + b"\0" + content).hexdigest()[:12]
+    module_name = f"trimtab_user_{path.stem}_{key}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file is the user's: whatever it raises is told in one sentence
+        del sys.modules[module_name]
+        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        raise RewardError(f"{path} cannot be imported{line}: {describe(error)}.") from None
+    finally:
+        sys.path.remove(str(path.parent))
+    return module

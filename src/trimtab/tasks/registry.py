@@ -1,0 +1,113 @@
+"""Tasks by name: prompts and grader together. A data source ``task:NAME`` is one of these."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+from trimtab.errors import DataError, nearest
+from trimtab.rewards.base import Reward
+from trimtab.tasks.arithmetic import ArithmeticTask
+from trimtab.types import Prompt
+
+PREFIX = "task:"
+
+
+class Task(Protocol):
+    """A family of prompts and the grader that belongs to it."""
+
+    @property
+    def name(self) -> str:
+        """The name in TASKS."""
+        ...
+
+    def prompts(self, split: str, count: int, seed: int) -> list[Prompt]:
+        """Return ``count`` prompts of ``train`` or of ``hidden``; nothing is in both, whatever the seeds."""
+        ...
+
+    def reward(self) -> Reward:
+        """Return the grader."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SalesTask:
+    """Customers' messages of the generator, graded by the plain sales reward."""
+
+    name: str = "sales"
+
+    def prompts(self, split: str, count: int, seed: int) -> list[Prompt]:
+        """Return ``count`` prompts of ``train`` or ``hidden`` (held-out situations, products and wordings)."""
+        from trimtab.tasks.sales import generate_hidden_prompts, generate_train_prompts
+
+        if split not in ("train", "hidden"):
+            raise DataError(f"task:sales has no split {split!r} (known: hidden, train).")
+        train = generate_train_prompts(count, seed) if split == "train" else generate_train_prompts()
+        texts = train if split == "train" else generate_hidden_prompts(train, count, seed)
+        return [
+            Prompt(f"sales-{split}-{seed}-{index}", ({"role": "user", "content": text},))
+            for index, text in enumerate(texts)
+        ]
+
+    def reward(self) -> Reward:
+        """The reward of R23 without relevance."""
+        from trimtab.rewards.sales import SalesVerifiableReward
+
+        return SalesVerifiableReward()
+
+
+def sales_quality(prompt: str, response: str) -> float:
+    """The sales generator's own judgement of an answer, in [0, 1]; the rule reward does not see it."""
+    from trimtab.tasks.sales import quality
+
+    return float(quality(prompt, response))
+
+
+TASKS: dict[str, Callable[..., Task]] = {"arithmetic": ArithmeticTask, "sales": SalesTask}
+# Judges that come with a task: (prompt, response) -> quality. Never used as a training reward.
+JUDGES: dict[str, Callable[[str, str], float]] = {"sales_quality": sales_quality}
+
+
+def is_task(source: str) -> bool:
+    """Whether a data source names a task and not a file.
+
+    Example:
+        >>> is_task("task:arithmetic"), is_task("data/prompts.json")
+        (True, False)
+    """
+    return source.startswith(PREFIX)
+
+
+def load_task(source: str) -> Task:
+    """Return a task by name; options follow as in ``task:arithmetic?digits=1&language=en``.
+
+    Raises:
+        DataError: an unknown task or option (the nearest one is told), or a value of the wrong type.
+    """
+    name, _, query = source.removeprefix(PREFIX).partition("?")
+    if name not in TASKS:
+        raise DataError(f"Task '{name}' is not known{nearest(name, TASKS)}.")
+    known = {key: p for key, p in inspect.signature(TASKS[name]).parameters.items() if key != "name"}
+    options: dict[str, Any] = {}
+    # A plus sign is a plus sign here, not a blank.
+    for key, text in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
+        if key not in known:
+            hint = nearest(key, known) if known else " (it has none)"
+            raise DataError(f"Task {name} has no option '{key}'{hint}.")
+        try:
+            options[key] = type(known[key].default)(text)
+        except ValueError:
+            raise DataError(f"Task {name}: {key} = {text!r} is not a number.") from None
+    return TASKS[name](**options)
+
+
+def load_task_prompts(source: str, split: str, count: int, seed: int) -> list[Prompt]:
+    """Return ``count`` prompts of ``train`` or ``hidden`` of ``task:NAME``.
+
+    Raises:
+        DataError: as :func:`load_task`, or an unknown split.
+    """
+    return load_task(source).prompts(split, count, seed)
