@@ -1,0 +1,1 @@
+"""Models: loading, scoring tokens, value and reward heads, the optimizer, and the attention seam."""

@@ -1,0 +1,172 @@
+"""Loading models: safetensors and JSON only, our attention, one precision, dropout off."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trimtab.config.model import ModelConfig
+from trimtab.errors import ModelError
+from trimtab.models.attention import NAME as TRIMTAB_ATTENTION
+from trimtab.models.attention import register, supports_attention
+from trimtab.models.paths import resolve_model_path
+from trimtab.models.precision import resolve_dtype
+from trimtab.models.save import save_model
+from trimtab.models.tokenizer import eos_ids, load_tokenizer
+
+__all__ = [
+    "eos_ids",
+    "is_sequence_classifier",
+    "load_causal_lm",
+    "load_sequence_classifier",
+    "load_tokenizer",
+    "resolve_model_path",
+    "save_model",
+]
+
+
+def load_causal_lm(
+    path: str | os.PathLike[str],
+    config: ModelConfig | None = None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+) -> Any:
+    """Load a causal language model (a transformers ``PreTrainedModel``) in eval mode, dropout off for good.
+
+    ``dtype`` beats ``config.dtype``. Where the architecture cannot take our attention, it keeps its own, with
+    a warning.
+
+    Raises:
+        ModelError: the directory is missing, incomplete, or holds something else.
+    """
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, path, config or ModelConfig(), dtype=dtype, device=device)
+
+
+def load_sequence_classifier(
+    path: str | os.PathLike[str],
+    config: ModelConfig | None = None,
+    *,
+    num_labels: int = 1,
+    pad_token_id: int,
+    seed: int = 0,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+) -> Any:
+    """Load a reward model, or make one from a causal language model by giving it a new score head.
+
+    A new head is drawn from ``seed``, so it is the same every time; the global generator is left alone.
+
+    Raises:
+        ModelError: the directory is missing, incomplete, holds something else, or has another label count.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _load(
+            AutoModelForSequenceClassification,
+            path,
+            config or ModelConfig(),
+            dtype=dtype,
+            device=device,
+            num_labels=num_labels,
+        )
+    model.config.pad_token_id = pad_token_id
+    return model
+
+
+def is_sequence_classifier(path: str | os.PathLike[str]) -> bool:
+    """Whether the directory holds a trained classifier (a reward model) and not a language model."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(resolve_model_path(path), local_files_only=True)
+    return any("SequenceClassification" in name for name in config.architectures or ())
+
+
+def _load(
+    auto_class: Any,
+    path: str | os.PathLike[str],
+    config: ModelConfig,
+    *,
+    dtype: str | torch.dtype | None,
+    device: str | torch.device,
+    **options: Any,
+) -> Any:
+    folder = resolve_model_path(path)
+    register()
+    try:
+        resolved = resolve_dtype(dtype or config.dtype, device, stored_parameters(folder))
+        with _quiet():
+            model = auto_class.from_pretrained(
+                folder,
+                dtype=resolved,
+                attn_implementation=config.attention,
+                use_safetensors=True,
+                trust_remote_code=config.trust_remote_code,
+                local_files_only=True,
+                **options,
+            )
+    except ModelError:
+        raise
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelError(f"the model in {folder} cannot be loaded ({line}); fix model.path") from error
+    if config.attention == TRIMTAB_ATTENTION and not supports_attention(model):
+        own = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
+        warnings.warn(f"{type(model).__name__} cannot take trimtab's attention; using {own}", stacklevel=3)
+        model.set_attn_implementation(own)
+    disable_dropout(model)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.to(device).eval()
+
+
+def stored_parameters(folder: str | os.PathLike[str]) -> int:
+    """Count the numbers in the directory's safetensors files, from their headers alone."""
+    from math import prod
+
+    from safetensors import safe_open
+
+    total = 0
+    for file in Path(folder).glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            total += sum(prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    if total == 0:
+        raise ModelError(f"{folder} has no .safetensors file (pickled weights are not read); convert it")
+    return total
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout to 0, so that train mode and eval mode give the same log-probabilities (trap 8)."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+class _quiet:
+    """Hold back transformers' notes about new heads and progress bars while a model loads."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self.level, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self.level)
+        if self.bars:
+            logging.enable_progress_bar()

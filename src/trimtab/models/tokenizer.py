@@ -1,0 +1,94 @@
+"""Tokenizers that are fit for training: a chat template, an end token, and padding that is not the end."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from trimtab.errors import ModelError
+from trimtab.models.paths import resolve_model_path
+
+# Special tokens that a vocabulary may hold and that may serve as padding, best first.
+_PADDING = ("<|pad|>", "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
+
+
+def load_tokenizer(path: str | os.PathLike[str], chat_template: str | None = None) -> Any:
+    """Load the tokenizer of a model directory and check what training needs of it.
+
+    ``chat_template`` names a Jinja file that replaces the model's own template. When padding is missing or
+    equals the end token, another special token of the vocabulary takes its place, with a warning.
+
+    Raises:
+        ModelError: no tokenizer, no chat template, no end token, or no token left for padding.
+    """
+    from transformers import AutoTokenizer
+
+    folder = resolve_model_path(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise ModelError(f"the tokenizer in {folder} cannot be loaded ({_first_line(error)})") from error
+    if chat_template is not None:
+        tokenizer.chat_template = _read_template(chat_template)
+    if not tokenizer.chat_template:
+        raise ModelError(f"{folder} has no chat template; set model.chat_template = FILE (Jinja)")
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{folder} has no end token; set eos_token in its tokenizer_config.json")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        _choose_padding(tokenizer, folder)
+    return tokenizer
+
+
+def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return every token id that ends a completion.
+
+    Those of the generation config, the model config and the tokenizer, and the special token with which the
+    chat template closes the assistant's turn (``<|im_end|>`` and its relatives). ``model`` may be None.
+    """
+    found: set[int] = set()
+    configs = (getattr(model, "generation_config", None), getattr(model, "config", None), tokenizer)
+    for source in configs:
+        ids = getattr(source, "eos_token_id", None)
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return frozenset(found | _end_of_turn(tokenizer))
+
+
+def _end_of_turn(tokenizer: Any) -> set[int]:
+    """The special token that follows the assistant's words in the rendered template, if there is one."""
+    answer = "trimtab"
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception:  # a template that refuses this exchange says nothing about its end
+        return set()
+    _, separator, tail = text.rpartition(answer)
+    ids = tokenizer.encode(tail, add_special_tokens=False) if separator else []
+    special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
+    return {ids[0]} if ids and ids[0] in special else set()
+
+
+def _choose_padding(tokenizer: Any, folder: str) -> None:
+    why = "no padding token" if tokenizer.pad_token_id is None else "padding equal to its end token"
+    vocabulary = tokenizer.get_vocab()
+    for token in (*_PADDING, tokenizer.unk_token):
+        if token in vocabulary and vocabulary[token] != tokenizer.eos_token_id:
+            tokenizer.pad_token = token
+            warnings.warn(f"the tokenizer in {folder} has {why}; padding with {token}", stacklevel=3)
+            return
+    raise ModelError(
+        f"the tokenizer in {folder} has {why}, so a model could not learn to stop; add a pad token to it "
+        '(tokenizer.add_special_tokens({"pad_token": "<|pad|>"}), then resize the embeddings)'
+    )
+
+
+def _read_template(file: str) -> str:
+    path = Path(file)
+    if not path.is_file():
+        raise ModelError(f"there is no chat template {file}; point model.chat_template at a Jinja file")
+    return path.read_text(encoding="utf-8")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

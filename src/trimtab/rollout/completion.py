@@ -1,0 +1,45 @@
+"""From sampled token ids to a ``Completion``: the text, and where stop strings cut it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trimtab.types import Completion, FinishReason
+
+
+class StopStrings:
+    """Finds stop strings in the text of token ids."""
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
+        self._tokenizer, self._stop = tokenizer, tuple(stop)
+        # A token is at least one byte of text, so the newest stop string lies within this many tokens.
+        self._tail = 4 + max((len(text.encode()) for text in stop), default=0)
+
+    def __bool__(self) -> bool:
+        return bool(self._stop)
+
+    def completed_by(self, token_ids: Sequence[int]) -> bool:
+        """Whether the text holds a stop string, given that it held none before the last token."""
+        tail = self._tokenizer.decode(token_ids[-self._tail :], skip_special_tokens=True)
+        if not any(text in tail for text in self._stop):
+            return False
+        return self.cut(self._tokenizer.decode(token_ids, skip_special_tokens=True))[1]
+
+    def cut(self, text: str) -> tuple[str, bool]:
+        """The text before the first stop string, and whether there was one."""
+        places = [place for stop in self._stop if (place := text.find(stop)) >= 0]
+        return (text[: min(places)], True) if places else (text, False)
+
+
+def build_completion(
+    tokenizer: Any,
+    token_ids: Sequence[int],
+    logprobs: Sequence[float],
+    finish_reason: FinishReason,
+    stop: StopStrings,
+    policy_version: int,
+) -> Completion:
+    """Decode and cut. Token ids stay as sampled, up to the token that ended the completion."""
+    text, _ = stop.cut(tokenizer.decode(token_ids, skip_special_tokens=True))
+    return Completion(tuple(token_ids), text, tuple(logprobs), finish_reason, policy_version)

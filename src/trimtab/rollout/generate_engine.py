@@ -1,0 +1,99 @@
+"""The engine of last resort: transformers' ``generate`` moves the caches, our sampler draws the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trimtab.rollout.completion import StopStrings
+from trimtab.rollout.engine import SamplingParams
+from trimtab.rollout.native import context_length
+from trimtab.rollout.sampling import Sampler, uniform_table
+from trimtab.rollout.scheduler import Chunk, Progress, check_prompts, chunks
+from trimtab.types import Completion
+
+
+class GenerateEngine:
+    """Contract, streams and log-probabilities of ``NativeEngine``, for any module that can ``generate``."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, eos_ids: frozenset[int], pad_id: int, max_batch_rows: int = 64
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.eos_ids, self.pad_id, self.max_batch_rows = frozenset(eos_ids), pad_id, max_batch_rows
+        self.policy_version = 0
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], num_generations: int, params: SamplingParams
+    ) -> list[list[Completion]]:
+        """See ``RolloutEngine``."""
+        check_prompts(prompts, num_generations, context_length(self.model), params.max_new_tokens)
+        groups: list[list[Completion]] = [[] for _ in prompts]
+        training = [module for module in self.model.modules() if module.training]
+        own_config = self.model.generation_config
+        self.model.eval()
+        try:
+            for chunk in chunks(len(prompts), num_generations, self.max_batch_rows):
+                completions = self._sample(chunk, [prompts[p] for p, _ in chunk.rows], params)
+                for (prompt, _), completion in zip(chunk.rows, completions, strict=True):
+                    groups[prompt].append(completion)
+        finally:
+            self.model.generation_config = own_config
+            for module in training:
+                module.training = True
+        return groups
+
+    def load_weights(self, state: Mapping[str, Tensor] | None, policy_version: int) -> None:
+        """See ``RolloutEngine``."""
+        if state is not None:
+            self.model.load_state_dict(state)
+        self.policy_version = policy_version
+
+    def _sample(
+        self, chunk: Chunk, prompts: Sequence[Sequence[int]], params: SamplingParams
+    ) -> list[Completion]:
+        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+        device = self.model.device
+        width = max(len(prompt) for prompt in prompts)
+        token_ids = torch.full((len(prompts), width), self.pad_id)
+        mask = torch.zeros_like(token_ids)
+        for row, prompt in enumerate(prompts):
+            token_ids[row, width - len(prompt) :] = torch.as_tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        stop = StopStrings(self.tokenizer, params.stop)
+        progress = Progress(len(prompts), params.max_new_tokens, self.eos_ids, stop)
+        uniforms = uniform_table(params.seed, chunk.rows, params.max_new_tokens).to(device)
+        drawer = _Drawer(Sampler(params, self.eos_ids, device), uniforms, progress)
+        # The model's own generation config may hold penalties that would bend the distribution.
+        self.model.generation_config = GenerationConfig(
+            do_sample=False, max_new_tokens=params.max_new_tokens, pad_token_id=self.pad_id, use_cache=True
+        )
+        with torch.inference_mode():
+            self.model.generate(
+                input_ids=token_ids.to(device),
+                attention_mask=mask.to(device),
+                logits_processor=LogitsProcessorList([drawer]),
+                stopping_criteria=StoppingCriteriaList([drawer.finished]),
+            )
+        return progress.completions(self.tokenizer, self.policy_version)
+
+
+class _Drawer:
+    """A logits processor that draws the token itself and leaves ``generate`` no other choice."""
+
+    def __init__(self, sampler: Sampler, uniforms: Tensor, progress: Progress) -> None:
+        self._sampler, self._uniforms, self._progress = sampler, uniforms, progress
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = self._progress.step
+        tokens, logprobs = self._sampler(scores, self._uniforms[:, step], step)
+        self._progress.add(tokens, logprobs)
+        return torch.full_like(scores, float("-inf")).scatter_(1, tokens[:, None], 0.0)
+
+    def finished(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Rows ``[R]`` that ended by themselves; ``generate`` fills them with padding from here on."""
+        return self._progress.has_ended.to(input_ids.device)

@@ -1,0 +1,65 @@
+"""Can this module sample natively? Compare a few steps with its plain forward before trusting it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trimtab.models.attention import supports_attention
+from trimtab.models.forward import selected_logits
+from trimtab.models.kv_context import DecodeContext
+from trimtab.rollout.native import context_length, decode_step, prefill_prompts, sampling_mode
+
+# Largest root-mean-square difference of logits, in standard deviations of the logits. A wrong mask, position
+# or cap gives tenths or more; rounding gives 1e-6 in fp32 and about 0.01 in bf16.
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.05, torch.float16: 0.02}
+_PROMPT_LENGTHS, _NEW = (9, 5), 6
+_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def find_fault(model: Any) -> str | None:
+    """Say why the native engine cannot serve ``model``, or None when it can. Leaves no trace on the model."""
+    if not supports_attention(model):
+        return "the architecture takes no attention function from outside"
+    config = model.config.get_text_config()
+    if odd := set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYERS:
+        return f"it has layers of type {', '.join(sorted(odd))}"
+    room = context_length(model)
+    if room is not None and room < max(_PROMPT_LENGTHS) + _NEW:
+        return f"its context of {room} tokens is too short to test"
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            difference = _difference(model, config.vocab_size)
+    except Exception as error:  # any failure of an unknown architecture means: use the slow way
+        return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    if not difference <= TOLERANCE.get(model.dtype, 0.05):
+        return f"its logits differ from the plain forward's by {difference:.2g} standard deviations"
+    return None
+
+
+def _difference(model: Any, vocabulary: int) -> float:
+    """Root-mean-square difference between native and plain logits over their standard deviation."""
+    prompts = [torch.randint(vocabulary, (length,)).tolist() for length in _PROMPT_LENGTHS]
+    row_prompts = torch.tensor([0, 0, 1], device=model.device)
+    forced = torch.randint(vocabulary, (len(row_prompts), _NEW), device=model.device)
+    with sampling_mode(model):
+        logits, prefill, lengths = prefill_prompts(model, prompts, pad_id=0)
+        context = DecodeContext(prefill, lengths, row_prompts, _NEW)
+        steps = [logits[row_prompts]]
+        steps += [decode_step(model, context, forced[:, step]) for step in range(_NEW - 1)]
+        native = torch.stack(steps, dim=1).float()
+        plain = torch.stack(
+            [_plain(model, prompts[int(p)], row) for p, row in zip(row_prompts, forced, strict=True)]
+        )
+    return float((native - plain).pow(2).mean().sqrt() / plain.std())
+
+
+def _plain(model: Any, prompt: list[int], completion: Tensor) -> Tensor:
+    """Logits ``[new, V]`` that predict each token of the completion, from one forward without a cache."""
+    ids = torch.cat((torch.tensor(prompt, device=completion.device), completion))[None]
+    positions = torch.zeros_like(ids, dtype=torch.bool)
+    positions[0, len(prompt) - 1 : -1] = True
+    return selected_logits(model, ids, torch.ones_like(ids), positions)[0].float()
