@@ -30,5 +30,8 @@ class MonitorConfig(Section):
     min_entropy: float = Field(0.5, ge=0, description="Entropy below this is too little diversity.")
     window: int = Field(10, ge=1, description="Steps that are averaged.")
     language: str = Field("en", pattern="^(en|zh)$", description="Language of the messages: en or zh.")
-    tensorboard: bool = Field(False, description="Write TensorBoard files into the run directory.")
+    trackers: list[str] = Field(
+        default_factory=list, description="Also write to these: tensorboard, wandb, trackio, mlflow."
+    )
+    allow_upload: bool = Field(False, description="Let trackers send data to their servers.")
     samples: int = Field(1, ge=0, description="Completions shown in the terminal at each step.")

@@ -129,8 +129,9 @@ def _sentence(error: ValidationError, where: str, text: str) -> str:
     if problem["type"] == "missing":
         return f"{place}: '{key}' is missing; add it to the table [{'.'.join(location[:-1])}]."
     value = problem.get("input")
-    shown = f" (got {value!r})" if not isinstance(value, (dict, BaseModel)) else ""
-    message = problem["msg"][0].lower() + problem["msg"][1:]
+    shown = "" if isinstance(value, (dict, BaseModel)) else f" (got {value!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     close = ""
     if problem["type"] == "literal_error" and isinstance(value, str):
         expected = str(problem["ctx"]["expected"]).replace(" or ", ", ").split(", ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trimtab.config.algorithms import (
     AdvantageConfig,
@@ -57,7 +57,7 @@ class RLConfig(Section):
     top_p: float = Field(0.9, gt=0, le=1, description="Nucleus sampling; 1 keeps every token.")
     top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps every token.")
     stop: list[str] = Field(default_factory=list, description="Strings that end a completion.")
-    importance_correction: Literal["none", "token", "sequence"] = Field(
+    importance_correction: Literal["none", "token", "sequence_sum", "sequence_mean"] = Field(
         "token", description="Weight by min(learner / sampler, cap): corrects top-p and engine differences."
     )
     importance_cap: float = Field(2.0, gt=1, description="Cap of that weight.")
@@ -87,3 +87,25 @@ class RLConfig(Section):
     eval_every: int = Field(0, ge=0, description="Steps between evaluations on the hidden prompts; 0 is off.")
     eval_prompts: int = Field(32, ge=1, description="Hidden prompts per evaluation during training.")
     checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves only at the end.")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> RLConfig:
+        needs_others = self.advantage.baseline == "leave_one_out" or self.advantage.scale == "group_std"
+        if self.algorithm != "ppo" and needs_others and self.num_generations < 2:
+            raise ValueError(
+                f"num_generations = {self.num_generations} leaves nothing to compare a completion with; "
+                "use at least 2, or advantage.baseline = 'batch_mean' with scale = 'batch_std'"
+            )
+        if self.kl.placement == "loss" and self.kl.coef > 0 and self.kl.estimator not in ("k2", "k3", "mse"):
+            raise ValueError(
+                f"kl.estimator = '{self.kl.estimator}' has the wrong gradient in the loss; "
+                "use 'k3' or 'k2', or kl.placement = 'reward'"
+            )
+        if self.overlong.buffer > self.max_new_tokens:
+            raise ValueError(
+                f"overlong.buffer = {self.overlong.buffer} is longer than max_new_tokens = "
+                f"{self.max_new_tokens}; make it smaller"
+            )
+        if not self.rewards:
+            raise ValueError("rewards is empty; name at least one, such as rewards = ['sales']")
+        return self

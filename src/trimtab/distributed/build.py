@@ -1,0 +1,107 @@
+"""Put a system together: the only place that knows whether it is on one machine. One machine for now."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from trimtab.config import ModelConfig, Recipe, RLConfig
+from trimtab.distributed.interfaces import Learner
+from trimtab.distributed.worker import (
+    Reference,
+    WorkerSettings,
+    critic_learner,
+    exact_kl,
+    policy_learner,
+)
+from trimtab.models.load import load_causal_lm, load_tokenizer
+from trimtab.models.value_head import build_critic
+from trimtab.rewards.base import Reward
+from trimtab.rewards.registry import build_reward
+from trimtab.rollout.engine import RolloutEngine, build_engine
+from trimtab.types import TrainBatch
+
+
+@dataclass
+class System:
+    """Everything an RL stage works with; ``critic`` is None where the policy's own head gives the values."""
+
+    policy: Learner
+    reference: Reference
+    engine: RolloutEngine
+    reward: Reward
+    tokenizer: Any
+    policy_model: Any
+    critic: Learner | None = None
+
+    @property
+    def pad_id(self) -> int:
+        """The padding token."""
+        return int(self.tokenizer.pad_token_id)
+
+    def publish(self, policy_version: int) -> None:
+        """Give the engine the policy's weights; here they are the same memory, so only the version moves."""
+        self.engine.load_weights(None, policy_version)
+
+    def refresh_reference(self) -> None:
+        """Replace the reference by the current policy (R10)."""
+        self.reference.refresh(self.policy_model)
+
+    def exact_kl(self, rows: TrainBatch) -> Tensor:
+        """KL(policy ‖ reference) over the vocabulary at each completion token, ``[B, T]`` nats."""
+        return exact_kl(self.policy_model, self.reference.model, rows, self.reference.settings)
+
+
+def build_system(
+    recipe: Recipe, policy_path: str, reward_model_path: str | None, *, reference_path: str | None = None
+) -> System:
+    """Load the models of ``recipe.rl`` and join them into a System.
+
+    Args:
+        recipe: a recipe with an ``[rl]`` table.
+        policy_path: where the policy starts from.
+        reward_model_path: for rewards that use one.
+        reference_path: the frozen reference; a copy of the starting policy when None.
+
+    Raises:
+        ModelError: a model cannot be loaded.
+        RewardError: a reward is unknown.
+    """
+    rl, config = _rl(recipe), recipe.model
+    tokenizer = load_tokenizer(policy_path, config.chat_template)
+    model = load_causal_lm(policy_path, config)
+    reference = load_causal_lm(reference_path, config) if reference_path else copy.deepcopy(model)
+    settings = WorkerSettings(
+        learning_rate=rl.learning_rate,
+        weight_decay=rl.weight_decay,
+        microbatch_size=rl.microbatch_size,
+        temperature=rl.temperature,
+    )
+    critic, head = None, None
+    if rl.algorithm == "ppo":
+        built = _critic(recipe, model, config, reward_model_path)
+        head = built if rl.ppo.critic == "shared" else None
+        critic = critic_learner(built, settings) if head is None else None
+    return System(
+        policy=policy_learner(model, settings, head),
+        reference=Reference(reference, settings),
+        engine=build_engine(model, tokenizer),
+        reward=build_reward(rl.rewards, reward_model=reward_model_path, clip=rl.reward_clip),
+        tokenizer=tokenizer,
+        policy_model=model,
+        critic=critic,
+    )
+
+
+def _rl(recipe: Recipe) -> RLConfig:
+    assert recipe.rl is not None
+    return recipe.rl
+
+
+def _critic(recipe: Recipe, model: Any, config: ModelConfig, reward_model_path: str | None) -> Any:
+    ppo = _rl(recipe).ppo
+    init = reward_model_path if ppo.critic_init == "reward_model" else None
+    return build_critic(ppo.critic, init, model, config, recipe.seed)

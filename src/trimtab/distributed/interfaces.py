@@ -1,0 +1,67 @@
+"""The learn seam. Whatever trains hides behind ``Learner``: this process, or workers elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from trimtab.types import TrainBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a model says of a micro-batch; token-level tensors ``[B, T]`` aligned to ``token_ids``."""
+
+    logprobs: Tensor | None = None
+    entropy: Tensor | None = None
+    values: Tensor | None = None
+
+
+class Objective(Protocol):
+    """A loss over one micro-batch, and its share of the metrics.
+
+    Both are divided by denominators of the whole mini-batch, so that shares add up however it is split.
+    """
+
+    def __call__(self, scores: Scores, batch: TrainBatch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the scalar loss share and scalar metric shares."""
+        ...
+
+
+class Learner(Protocol):
+    """A model under training."""
+
+    def logprobs(self, batch: TrainBatch) -> Tensor:
+        """Log-probabilities ``[B, T]`` of the completion tokens, without gradient."""
+        ...
+
+    def values(self, batch: TrainBatch) -> Tensor:
+        """The critic's values ``[B, T]``, without gradient."""
+        ...
+
+    def forward_backward(self, batch: TrainBatch, objective: Objective) -> dict[str, float]:
+        """Accumulate the gradients of ``objective`` over a mini-batch; return its metrics."""
+        ...
+
+    def clip_gradients(self, max_norm: float) -> float:
+        """Scale the gradients to ``max_norm`` at most; return the norm before that."""
+        ...
+
+    def optimizer_step(self, learning_rate: float) -> None:
+        """Apply the gradients and clear them."""
+        ...
+
+    def discard_gradients(self) -> None:
+        """Clear the gradients without applying them."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything that training needs to go on: parameters and optimizer."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state`` returned."""
+        ...

@@ -1,0 +1,121 @@
+"""Run the stages of a recipe: each is recorded, timed, and skipped when a resumed run has finished it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trimtab.config import Recipe, Stage
+from trimtab.errors import ConfigError
+from trimtab.evals.report import write_report
+from trimtab.monitor import Guard
+from trimtab.pipeline.evaluation import run_eval
+from trimtab.pipeline.training import num_steps, run_reward_model, run_rl, run_sft
+from trimtab.runs import RunWriter, Sink, SinkSettings, TerminalView, build_sinks, read_events
+from trimtab.trainers import stage as stages
+
+RUNNERS: Mapping[Stage, Callable[[Recipe, stages.Stage], dict[str, Any]]] = {
+    "sft": run_sft,
+    "reward_model": run_reward_model,
+    "rl": run_rl,
+    "eval": run_eval,
+}
+
+
+def run_pipeline(recipe: Recipe, stage: Stage | None = None, resume: bool = False) -> dict[str, Any]:
+    """Run every stage of ``recipe`` in order, or only ``stage``; return and write the summary.
+
+    With ``resume``, finished stages are skipped and the one that was interrupted goes on from its newest
+    checkpoint.
+
+    Raises:
+        TrimtabError: something that the user can mend; its sentence says what.
+    """
+    names = _stages_of(recipe, stage)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    keeps_records = resume or stage is not None
+    with RunWriter(recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records) as run:
+        results = finished_stages(recipe.paths.run) if keeps_records else {}
+        for name in names:
+            if resume and name in results and Path(results[name].get("path", "")).exists():
+                continue
+            if not resume:
+                run.rewind(name, 0)
+            results[name] = _run_stage(recipe, name, run, resume)
+        summary = summarise(results)
+        write_json(recipe.paths.summary, summary)
+        write_report(run.directory, summary)
+    return summary
+
+
+def _stages_of(recipe: Recipe, stage: Stage | None) -> tuple[Stage, ...]:
+    if stage is not None and stage not in recipe.stages:
+        raise ConfigError(
+            f"The recipe has no [{stage}] table, so --stage {stage} has nothing to run; it has: "
+            f"{', '.join(recipe.stages) or 'none'}."
+        )
+    if not recipe.stages:
+        raise ConfigError("The recipe has no stage: add a table [sft], [reward_model], [rl] or [eval].")
+    return recipe.stages if stage is None else (stage,)
+
+
+def _sinks(recipe: Recipe) -> list[Sink]:
+    directory, monitor = Path(recipe.paths.run), recipe.monitor
+    settings = SinkSettings(directory, name=recipe.name, allow_upload=monitor.allow_upload)
+    return build_sinks(monitor.trackers, settings)
+
+
+def _run_stage(recipe: Recipe, name: Stage, run: RunWriter, resume: bool) -> dict[str, Any]:
+    start = time.perf_counter()
+    monitor = recipe.monitor
+    view = TerminalView(num_steps(recipe, name), name, samples=monitor.samples)
+    stage = stages.Stage(
+        name=name,
+        run=run,
+        view=view,
+        guard=Guard(config=monitor),
+        checkpoint_every=getattr(getattr(recipe, name), "checkpoint_every", 0),
+        is_resumed=resume,
+    )
+    run.event(name, "stage_started", 0, {})
+    try:
+        torch.manual_seed(recipe.seed)
+        result = RUNNERS[name](recipe, stage)
+    finally:
+        view.close()
+    result["seconds"] = round(time.perf_counter() - start, 2)
+    run.event(name, "stage_finished", num_steps(recipe, name), result)
+    return result
+
+
+def finished_stages(run_directory: str) -> dict[str, dict[str, Any]]:
+    """The results of the stages that a run has finished, newest wins."""
+    events = read_events(run_directory, kind="stage_finished")
+    return {event.stage: dict(event.data) for event in events}
+
+
+def summarise(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The summary of a run: seconds of every stage, and the figures of the evaluation."""
+    summary: dict[str, Any] = {"stages": {name: result["seconds"] for name, result in results.items()}}
+    if "reward_model" in results:
+        card = results["reward_model"]
+        names = ("accuracy", "ece", "length_correlation", "num_held_out", "mean", "std")
+        summary["reward_model"] = {name: card[name] for name in names}
+    evaluated = results.get("eval", {})
+    return {**summary, **{k: v for k, v in evaluated.items() if k not in ("seconds", "path")}}
+
+
+def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
+    """Write JSON by rename, so that a reader never sees half of it."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, target)

@@ -1,0 +1,83 @@
+"""Where a stage takes its models and prompts from: the recipe, an earlier stage's output, or a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from trimtab.config import Recipe
+from trimtab.data import load_prompts
+from trimtab.errors import ConfigError, ModelError
+from trimtab.rewards.registry import uses_reward_model
+from trimtab.tasks.registry import load_task_prompts
+from trimtab.types import Prompt
+
+TASK = "task:"
+NUM_TRAIN, NUM_HIDDEN = 4096, 512  # prompts drawn from a procedural task
+
+
+def prompts_for(
+    source: str, split: Literal["train", "hidden"], seed: int, limit: int | None = None
+) -> list[Prompt]:
+    """Prompts of a file, a hub data set, or `task:NAME`; at most ``limit`` of them."""
+    if source.startswith(TASK):
+        count = limit or (NUM_TRAIN if split == "train" else NUM_HIDDEN)
+        return load_task_prompts(source.removeprefix(TASK), split, count, seed)
+    return load_prompts(source, limit=limit)
+
+
+def sft_model(recipe: Recipe) -> str:
+    """What later stages start from: the SFT stage's output, or `model.path` where there is no such stage.
+
+    Raises:
+        ModelError: the recipe has an SFT stage that was not run yet.
+    """
+    if recipe.sft is None:
+        return recipe.model.path
+    if not (Path(recipe.paths.sft) / "config.json").is_file():
+        raise ModelError(
+            f"There is no SFT model at {recipe.paths.sft}: run the recipe with --stage sft first, or without "
+            f"--stage to run every stage in order."
+        )
+    return recipe.paths.sft
+
+
+def policy_start(recipe: Recipe) -> str:
+    """The model that RL starts from and is compared with."""
+    return (recipe.rl.model if recipe.rl else None) or sft_model(recipe)
+
+
+def reward_model_path(recipe: Recipe) -> str | None:
+    """The reward model for RL: the recipe's, or the reward-model stage's output; None where nothing asks.
+
+    Raises:
+        ModelError: one is needed and the recipe's reward-model stage was not run yet.
+    """
+    rl = recipe.rl
+    if rl is not None and rl.reward_model:
+        return rl.reward_model
+    is_for_critic = rl is not None and rl.algorithm == "ppo" and rl.ppo.critic_init == "reward_model"
+    if recipe.reward_model is None or rl is None:
+        return None
+    if not (is_for_critic or uses_reward_model(rl.rewards)):
+        return None
+    if not (Path(recipe.paths.reward_model) / "config.json").is_file():
+        raise ModelError(
+            f"There is no reward model at {recipe.paths.reward_model}: run the recipe with --stage "
+            f"reward_model first, or without --stage to run every stage in order."
+        )
+    return recipe.paths.reward_model
+
+
+def hidden_source(recipe: Recipe) -> str:
+    """The hidden prompts: `eval.data`, else `rl.hidden_data`.
+
+    Raises:
+        ConfigError: neither is given.
+    """
+    source = (recipe.eval.data if recipe.eval else None) or (recipe.rl.hidden_data if recipe.rl else None)
+    if source is None:
+        raise ConfigError(
+            "The evaluation has no prompts: give eval.data or rl.hidden_data a file that training never sees."
+        )
+    return source

@@ -1,0 +1,131 @@
+"""The three training stages: each loads its model, trains, and leaves a directory that transformers loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from trimtab.config import Recipe, RLConfig
+from trimtab.data import PromptStream, load_pairs, load_preferences, refuse_overlap
+from trimtab.distributed.build import System, build_system
+from trimtab.distributed.worker import WorkerSettings, policy_learner
+from trimtab.errors import ConfigError
+from trimtab.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer, save_model
+from trimtab.pipeline.sources import TASK, policy_start, prompts_for, reward_model_path, sft_model
+from trimtab.trainers.cadence import Cadence
+from trimtab.trainers.experience import sampling_params
+from trimtab.trainers.grpo import train_grpo
+from trimtab.trainers.ppo import train_ppo
+from trimtab.trainers.reward_model import train_reward_model
+from trimtab.trainers.seeds import derive_seed
+from trimtab.trainers.sft import train_sft
+from trimtab.trainers.stage import Stage, total_steps
+from trimtab.types import Prompt
+
+
+def num_steps(recipe: Recipe, name: str) -> int:
+    """How many steps a training stage takes, for the progress bar."""
+    if name == "sft" and recipe.sft:
+        sft = recipe.sft
+        return sft.steps or total_steps(len(load_pairs(sft.data)), sft.batch_size, sft.epochs, None)
+    if name == "reward_model" and recipe.reward_model:
+        rm = recipe.reward_model
+        rows = len(load_preferences(rm.data)) if rm.steps is None else 0
+        return total_steps(round(rows * (1 - rm.held_out)), rm.batch_size, rm.epochs, rm.steps)
+    if name == "rl" and recipe.rl:
+        rl = recipe.rl
+        count = len(prompts_for(rl.data, "train", recipe.seed)) if rl.steps is None else 0
+        return total_steps(count, rl.num_prompts, rl.epochs, rl.steps)
+    return 0
+
+
+def run_sft(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    """Fine-tune `sft.model` (or `model.path`) and save it in `paths.sft`."""
+    config = recipe.sft
+    assert config is not None
+    path = config.model or recipe.model.path
+    tokenizer = load_tokenizer(path, recipe.model.chat_template)
+    model = load_causal_lm(path, recipe.model)
+    settings = WorkerSettings(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        microbatch_size=config.microbatch_size,
+        with_entropy=False,
+    )
+    train_sft(config, policy_learner(model, settings), tokenizer, stage, recipe.seed)
+    save_model(model, tokenizer, recipe.paths.sft)
+    return {"path": recipe.paths.sft}
+
+
+def run_reward_model(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    """Train a reward model from the SFT model (or `reward_model.model`) and save it in `paths.reward_model`."""
+    config = recipe.reward_model
+    assert config is not None
+    path = config.model or sft_model(recipe)
+    tokenizer = load_tokenizer(path, recipe.model.chat_template)
+    model = load_sequence_classifier(
+        path, recipe.model, pad_token_id=tokenizer.pad_token_id, seed=derive_seed(recipe.seed, "head")
+    )
+    card = asdict(train_reward_model(config, model, tokenizer, stage, recipe.seed))
+    save_model(model, tokenizer, recipe.paths.reward_model, {"reward_model.json": card})
+    stage.view.note(
+        f"reward model: held-out accuracy {card['accuracy']:.3f}, ECE {card['ece']:.3f}, "
+        f"length correlation {card['length_correlation']:+.2f}"
+    )
+    return {"path": recipe.paths.reward_model, **card}
+
+
+def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    """Improve the policy by GRPO or PPO and save it in `paths.policy`."""
+    rl = recipe.rl
+    assert rl is not None
+    prompts = prompts_for(rl.data, "train", recipe.seed)
+    hidden = prompts_for(rl.hidden_data, "hidden", recipe.seed) if rl.hidden_data else []
+    check_batches(rl, len(prompts))
+    if rl.hidden_data and not rl.hidden_data.startswith(TASK):
+        texts = ([p.text for p in prompts], [p.text for p in hidden])
+        refuse_overlap(*texts, names=(rl.data, rl.hidden_data))
+    system = build_system(
+        recipe, policy_start(recipe), reward_model_path(recipe), reference_path=rl.reference
+    )
+    cadence = Cadence(
+        rl=rl, stage=stage, seed=recipe.seed, evaluate=hidden_evaluation(rl, hidden, recipe.seed)
+    )
+    stream = PromptStream(prompts, derive_seed(recipe.seed, "prompts"))
+    train = train_ppo if rl.algorithm == "ppo" else train_grpo
+    train(system, stream, rl, stage, cadence)
+    save_model(system.policy_model, system.tokenizer, recipe.paths.policy)
+    return {"path": recipe.paths.policy, "algorithm": rl.algorithm}
+
+
+def check_batches(rl: RLConfig, num_prompts: int) -> None:
+    """Refuse counts that do not fit together before any model is loaded.
+
+    Raises:
+        ConfigError: more prompts per step than there are, or more mini-batches than rows.
+    """
+    if rl.num_prompts > num_prompts:
+        raise ConfigError(
+            f"rl.num_prompts = {rl.num_prompts} but {rl.data} has {num_prompts} prompts; "
+            f"use --rl.num_prompts {num_prompts} or fewer."
+        )
+    if rl.num_minibatches > rl.num_prompts * rl.num_generations:
+        raise ConfigError(
+            f"rl.num_minibatches = {rl.num_minibatches} is more than the "
+            f"{rl.num_prompts * rl.num_generations} completions of a step; make it smaller."
+        )
+
+
+def hidden_evaluation(rl: RLConfig, hidden: list[Prompt], seed: int) -> Any:
+    """A function that samples the first hidden prompts and returns ``eval/*`` metrics, or None."""
+    if not hidden:
+        return None
+    prompts = hidden[: rl.eval_prompts]
+
+    def evaluate(system: System, step: int) -> Mapping[str, float]:
+        params = sampling_params(rl, derive_seed(seed, "eval"))
+        result = evaluate_policy(system.engine, system.tokenizer, prompts, system.reward, params)
+        return {"eval/reward": result.reward, "eval/pass_rate": result.pass_rate}
+
+    return evaluate

@@ -1,0 +1,103 @@
+"""GRPO and its relatives (R8–R11): a group of completions per prompt, compared with one another.
+
+The whole loop is below. What a preset changes is in ``config/algorithms.py``; what is minimised in
+``objectives.py``; the mathematics in ``functional/``. Left out on purpose: a critic (see ``ppo.py``) and
+asynchronous sampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from trimtab.config import RLConfig
+from trimtab.data import PromptStream
+from trimtab.distributed.build import System
+from trimtab.functional import advantages_from_groups, without_lone_rewards
+from trimtab.models.optim import learning_rate_at
+from trimtab.monitor import build_kl_controller
+from trimtab.trainers.batching import RolloutBatch, make_batch, minibatches
+from trimtab.trainers.cadence import Cadence, restore_rl
+from trimtab.trainers.experience import (
+    add_reference,
+    collect_groups,
+    kl_penalty,
+    reference_kl,
+    shaped_rewards,
+)
+from trimtab.trainers.measure import rollout_metrics, rollout_records, speed_metrics
+from trimtab.trainers.objectives import PolicyObjective
+from trimtab.trainers.seeds import derive_seed, generator
+from trimtab.trainers.stage import Phases, Stage, mean_metrics, total_steps
+from trimtab.trainers.update import StepSettings, guarded_update
+from trimtab.types import Prompt
+
+
+def train_grpo(
+    system: System, stream: PromptStream[Prompt], rl: RLConfig, stage: Stage, cadence: Cadence
+) -> None:
+    """Train ``system.policy`` with group-relative advantages; every step is recorded in ``stage``.
+
+    Raises:
+        DivergedError: the guard stopped the run.
+    """
+    kl_controller = build_kl_controller(rl.kl)
+    steps = total_steps(len(stream), rl.num_prompts, rl.epochs, rl.steps)
+    trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller}
+    for step in range(restore_rl(stage, system, trained), steps):
+        phases, seed = Phases(), derive_seed(cadence.seed, "step", step)
+        groups = collect_groups(system, stream, rl, seed, phases)
+        batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
+        with phases("reference"):
+            rows = add_reference(system, batch.rows, rl.kl.coef > 0)
+            old = system.policy.logprobs(rows) if needs_old(rl) else None
+            rows = replace(rows, old_logprobs=old)
+            kl = reference_kl(system, rows)
+            penalty = kl_penalty(system, rows, rl, kl_controller.kl_coef)
+        advantages = completion_advantages(batch, rl, penalty)
+        rows = replace(rows, advantages=advantages.unsqueeze(1) * rows.completion_mask)
+
+        updates = []
+        rate = learning_rate_at(step, rl.learning_rate, rl.lr_schedule, rl.warmup_steps, steps)
+        settings = StepSettings(step, rate, rl.max_grad_norm)
+        with phases("update"):
+            for epoch in range(rl.num_epochs_per_batch):
+                for minibatch in minibatches(rows, rl.num_minibatches, generator(seed, "rows", epoch)):
+                    objective = PolicyObjective.of(rl, minibatch, kl_controller.kl_coef)
+                    updates.append(guarded_update(system.policy, minibatch, objective, stage, settings))
+        with phases("publish"):
+            system.publish(policy_version=step + 1)
+
+        times = phases.metrics()
+        metrics = {
+            **rollout_metrics(groups, batch),
+            **mean_metrics([{**u.metrics, "train/grad_norm": u.grad_norm} for u in updates]),
+            **kl,
+            "kl/coef": kl_controller.kl_coef,
+            "train/learning_rate": rate,
+            "train/updates": float(len(updates)),
+            "train/epoch": float(stream.epoch),
+            **times,
+            **speed_metrics(times, batch),
+        }
+        cadence.after_step(step, metrics, rollout_records(groups, advantages.tolist()))
+        cadence.follow_kl(kl_controller, step, metrics, num_samples=len(rows))
+        cadence.evaluate_and_save(step, steps, system, trained)
+
+
+def needs_old(rl: RLConfig) -> bool:
+    """Whether a batch is used more than once: a single on-policy update needs no second pass."""
+    return rl.num_minibatches * rl.num_epochs_per_batch > 1 or rl.kl.placement == "reward"
+
+
+def completion_advantages(batch: RolloutBatch, rl: RLConfig, kl_penalty: Tensor | None) -> Tensor:
+    """Advantage of each completion ``[N]``: shaped reward, less the KL where it is in the reward; then
+    baseline and scale. ``kl_penalty`` is ``[N, T]``, coefficient included."""
+    rewards = shaped_rewards(batch, rl)
+    if kl_penalty is not None:
+        rewards = rewards - kl_penalty.sum(dim=1)
+    valid = without_lone_rewards(batch.valid, batch.group_ids)
+    return advantages_from_groups(
+        rewards, valid, batch.group_ids, rl.advantage.baseline, rl.advantage.scale, rl.advantage.eps
+    )

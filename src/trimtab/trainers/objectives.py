@@ -1,0 +1,163 @@
+"""What is minimised on a micro-batch: plain settings in, loss share and metric shares out.
+
+An objective holds the denominators of its whole mini-batch; the shares of the micro-batches add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trimtab.config import RLConfig
+from trimtab.distributed.interfaces import Scores
+from trimtab.functional import (
+    cispo_loss,
+    clip_bounds,
+    clipped_policy_loss,
+    cross_entropy,
+    importance_weights,
+    kl_estimate,
+    kl_loss,
+    loss_denominator,
+    masked_sum,
+    policy_ratio,
+    reduce_loss,
+    value_loss,
+)
+from trimtab.types import TrainBatch
+
+LossParts = tuple[Tensor, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Supervised:
+    """SFT: mean cross-entropy over the completion tokens of the whole mini-batch."""
+
+    num_tokens: float
+
+    def __call__(self, scores: Scores, batch: TrainBatch) -> LossParts:
+        """Return the share of this micro-batch."""
+        assert scores.logprobs is not None
+        token_loss = cross_entropy(scores.logprobs, batch.completion_mask)
+        loss = reduce_loss(token_loss, batch.completion_mask, "token_mean", self.num_tokens)
+        return loss, {"loss/total": loss.detach()}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyObjective:
+    """The policy's loss: clipped surrogate (or CISPO) + KL to the reference − entropy bonus."""
+
+    rl: RLConfig
+    kl_coef: float  # 0 where the KL is in the reward
+    denominator: float  # of rl.reduction, over the whole mini-batch
+    num_tokens: float  # completion tokens of the whole mini-batch, for metrics
+
+    @classmethod
+    def of(cls, rl: RLConfig, minibatch: TrainBatch, kl_coef: float) -> PolicyObjective:
+        """Count the denominators over the whole ``minibatch``."""
+        mask = minibatch.completion_mask
+        return cls(
+            rl=rl,
+            kl_coef=kl_coef if rl.kl.placement == "loss" else 0.0,
+            denominator=loss_denominator(mask, rl.reduction, rl.max_new_tokens),
+            num_tokens=max(float(mask.sum()), 1.0),
+        )
+
+    def __call__(self, scores: Scores, batch: TrainBatch) -> LossParts:
+        """Return the share of this micro-batch; without ``old_logprobs`` the update is on-policy."""
+        rl, mask, logprobs = self.rl, batch.completion_mask, scores.logprobs
+        assert logprobs is not None
+        old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
+        token_loss = self._surrogate(logprobs, old, batch)
+        if rl.importance_correction != "none" and batch.sampling_logprobs is not None:
+            level, _, aggregate = rl.importance_correction.partition("_")
+            token_loss = token_loss * importance_weights(
+                old, batch.sampling_logprobs, rl.importance_cap, level, mask, aggregate=aggregate or "sum"
+            )
+        policy = reduce_loss(token_loss, mask, rl.reduction, self.denominator)
+        loss, shares = policy, {"loss/policy": policy.detach()}
+        if self.kl_coef > 0 and batch.ref_logprobs is not None:
+            per_token = kl_loss(logprobs, batch.ref_logprobs, rl.kl.estimator, old, mask=mask)
+            penalty = self.kl_coef * reduce_loss(per_token, mask, rl.reduction, self.denominator)
+            loss, shares["loss/kl"] = loss + penalty, penalty.detach()
+        if scores.entropy is not None:
+            shares["policy/entropy"] = masked_sum(scores.entropy.detach(), mask) / self.num_tokens
+            if rl.entropy_coef:
+                bonus = rl.entropy_coef * reduce_loss(scores.entropy, mask, rl.reduction, self.denominator)
+                loss, shares["loss/entropy"] = loss - bonus, -bonus.detach()
+        return loss, {**shares, "loss/total": loss.detach(), **self._diagnostics(logprobs, old, batch)}
+
+    def _surrogate(self, logprobs: Tensor, old: Tensor, batch: TrainBatch) -> Tensor:
+        clip = self.rl.clip
+        if self.rl.loss == "cispo":
+            return cispo_loss(
+                logprobs, old, batch.advantages, clip.ratio_max, mask=batch.completion_mask
+            )
+        return clipped_policy_loss(
+            logprobs,
+            old,
+            batch.advantages,
+            batch.completion_mask,
+            clip.low,
+            clip.high,
+            clip_ratio=clip.ratio,
+            dual_clip=clip.dual,
+            ratio=self.rl.ratio,
+        )
+
+    @torch.no_grad()
+    def _diagnostics(self, logprobs: Tensor, old: Tensor, batch: TrainBatch) -> dict[str, Tensor]:
+        mask, clip = batch.completion_mask, self.rl.clip
+        ratio = policy_ratio(logprobs.detach(), old, mask, self.rl.ratio)
+        low, high = clip_bounds(clip.low, clip.high, clip.ratio)
+        outside = ((ratio < low) | (ratio > high)).float()
+        shares = {
+            "policy/ratio_max": torch.where(mask, ratio, 1.0).max(),
+            "policy/clipfrac": masked_sum(outside, mask) / self.num_tokens,
+            "policy/ratio_mean": masked_sum(ratio, mask) / self.num_tokens,
+            "kl/policy": masked_sum(kl_estimate(old, logprobs.detach(), "k3", mask=mask), mask)
+            / self.num_tokens,
+        }
+        if batch.rollout_logprobs is not None:
+            gap = kl_estimate(batch.rollout_logprobs, old, "k3", mask=mask)
+            shares["kl/engine"] = masked_sum(gap, mask) / self.num_tokens
+        return shares
+
+
+@dataclass(frozen=True, slots=True)
+class ValueObjective:
+    """The critic's loss: clipped squared error against the returns, per token."""
+
+    value_clip: float
+    coef: float
+    num_tokens: float
+
+    def __call__(self, scores: Scores, batch: TrainBatch) -> LossParts:
+        """Return the share of this micro-batch."""
+        values, mask = scores.values, batch.completion_mask
+        assert values is not None and batch.old_values is not None and batch.returns is not None
+        token_loss = value_loss(values, batch.old_values, batch.returns, self.value_clip, mask=mask)
+        loss = reduce_loss(token_loss, mask, "token_mean", self.num_tokens)
+        moved = ((values.detach() - batch.old_values).abs() > self.value_clip).float()
+        return self.coef * loss, {
+            "loss/value": loss.detach(),
+            "critic/clipfrac": masked_sum(moved, mask) / self.num_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class JointObjective:
+    """Policy and value loss of one forward pass, for a critic that shares the policy's trunk."""
+
+    policy: PolicyObjective
+    value: ValueObjective
+
+    def __call__(self, scores: Scores, batch: TrainBatch) -> LossParts:
+        """Return the sum of both shares."""
+        policy_loss, shares = self.policy(scores, batch)
+        critic_loss, more = self.value(scores, batch)
+        loss = policy_loss + critic_loss
+        return loss, {**shares, **more, "loss/total": loss.detach()}

@@ -1,0 +1,208 @@
+"""The reward model: Bradley-Terry on preference pairs, with what a user must know of it stored beside it (R4)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.config import RewardModelConfig
+from trimtab.data import Preference, PromptStream, load_preferences
+from trimtab.errors import DataError
+from trimtab.functional import bradley_terry_loss, expected_calibration_error
+from trimtab.models.forward import sequence_scores
+from trimtab.models.optim import MasterAdamW, learning_rate_at
+from trimtab.rewards.learned import encode_for_reward
+from trimtab.trainers.batching import pad_rows
+from trimtab.trainers.seeds import derive_seed
+from trimtab.trainers.stage import Phases, Stage, total_steps
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPreference:
+    """A pair of conversations as token ids."""
+
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModelCard:
+    """What is stored with a reward model as ``reward_model.json``."""
+
+    num_train: int
+    num_held_out: int
+    accuracy: float  # share of held-out pairs ordered as the preference says; ties count half
+    ece: float  # expected calibration error of sigmoid(margin)
+    length_correlation: float  # Pearson, score against tokens, held-out
+    longer_chosen: float  # share of held-out pairs whose longer side scores higher
+    mean: float  # of held-out scores: subtracted at RL time
+    std: float  # of held-out scores: divided by at RL time
+    margin_histogram: dict[str, list[float]]
+    max_length: int
+
+
+def train_reward_model(
+    config: RewardModelConfig, model: nn.Module, tokenizer: Any, stage: Stage, seed: int
+) -> RewardModelCard:
+    """Train ``model`` in place on ``config.data`` and return its validation on held-out pairs.
+
+    Raises:
+        DataError: fewer than two pairs, or only identical sides.
+        DivergedError: the guard stopped the run.
+    """
+    train, held_out = split_preferences(load_preferences(config.data), config, seed)
+    encoded = [encode_preference(tokenizer, row, config.max_length) for row in train]
+    stream = PromptStream(encoded, derive_seed(seed, "reward_model"))
+    steps = total_steps(len(encoded), config.batch_size, config.epochs, config.steps)
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    optimizer = MasterAdamW(
+        parameters, learning_rate=config.learning_rate, weight_decay=config.weight_decay
+    )
+    start = 0
+    if (state := stage.restore()) is not None:
+        start = state["step"]
+        stream.load_state(state["stream"])
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    for step in range(start, steps):
+        phases = Phases()
+        pairs = stream.next_batch(config.batch_size)
+        rate = learning_rate_at(
+            step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps
+        )
+        with phases("update"):
+            loss, margins = _accumulate(model, pairs, tokenizer.pad_token_id, config)
+            norm = optimizer.clip_grad_norm(config.max_grad_norm)
+            decision = stage.guard.before_update({"loss/total": loss, "train/grad_norm": norm})
+            if decision.verdict == "proceed":
+                optimizer.step(rate)
+            optimizer.zero_grad()
+            stage.stop_if_diverged(step, decision.verdict, decision.reason)
+        stage.log(
+            step,
+            {
+                "loss/total": loss,
+                "rm/accuracy": float((margins > 0).float().mean()),
+                "rm/margin": float(margins.mean()),
+                "train/grad_norm": norm,
+                "train/learning_rate": rate,
+                "train/epoch": float(stream.epoch),
+                **phases.metrics(),
+            },
+        )
+        stage.checkpoint_if_due(
+            step + 1,
+            steps,
+            {"stream": stream.state(), "model": model.state_dict(), "optimizer": optimizer.state_dict()},
+        )
+    card = validate_reward_model(model, tokenizer, held_out, config, num_train=len(train))
+    figures = {"rm/accuracy": card.accuracy, "rm/ece": card.ece}
+    stage.run.event(stage.name, "evaluation", steps, {**asdict(card), **figures})
+    return card
+
+
+def split_preferences(
+    rows: Sequence[Preference], config: RewardModelConfig, seed: int
+) -> tuple[list[Preference], list[Preference]]:
+    """Shuffle and split into training and held-out pairs; pairs of one prompt stay on one side."""
+    rows = [row for row in rows if row.chosen != row.rejected]
+    if len(rows) < 2:
+        raise DataError(
+            f"{config.data} has {len(rows)} usable preference pair(s); give at least 2 whose sides differ."
+        )
+    by_prompt: dict[str, list[Preference]] = {}
+    for row in rows:
+        by_prompt.setdefault(row.prompt[-1]["content"], []).append(row)
+    prompts = list(by_prompt)
+    random.Random(derive_seed(seed, "held-out")).shuffle(prompts)
+    count = max(1, round(len(prompts) * config.held_out))
+    if len(prompts) == 1:
+        return rows[1:], rows[:1]
+    held_out = [row for prompt in prompts[:count] for row in by_prompt[prompt]]
+    return [row for prompt in prompts[count:] for row in by_prompt[prompt]], held_out
+
+
+def encode_preference(tokenizer: Any, row: Preference, max_length: int) -> EncodedPreference:
+    """Both sides through the chat template, cut from the left of the prompt."""
+    return EncodedPreference(
+        chosen=tuple(encode_for_reward(tokenizer, row.prompt, row.chosen, max_length)),
+        rejected=tuple(encode_for_reward(tokenizer, row.prompt, row.rejected, max_length)),
+    )
+
+
+def score_rows(model: nn.Module, rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
+    """Scores ``[len(rows)]`` of token rows, right-padded."""
+    width = max(len(row) for row in rows)
+    ids = pad_rows(rows, width, torch.int64, pad_id)
+    lengths = torch.tensor([len(row) for row in rows])
+    return sequence_scores(model, ids, torch.arange(width).unsqueeze(0) < lengths.unsqueeze(1))
+
+
+def _accumulate(
+    model: nn.Module, pairs: Sequence[EncodedPreference], pad_id: int, config: RewardModelConfig
+) -> tuple[float, Tensor]:
+    """Gradients of the mean loss over ``pairs``, micro-batch by micro-batch."""
+    total, margins = 0.0, []
+    ordered = sorted(pairs, key=lambda pair: -max(len(pair.chosen), len(pair.rejected)))
+    for first in range(0, len(ordered), config.microbatch_size):
+        micro = ordered[first : first + config.microbatch_size]
+        scores = score_rows(model, [*(p.chosen for p in micro), *(p.rejected for p in micro)], pad_id)
+        chosen, rejected = scores.split(len(micro))
+        losses = bradley_terry_loss(chosen, rejected, centre_coef=config.centre_coef)
+        loss = losses.sum() / len(pairs)
+        loss.backward()
+        total += float(loss)
+        margins.append((chosen - rejected).detach())
+    return total, torch.cat(margins)
+
+
+@torch.no_grad()
+def validate_reward_model(
+    model: nn.Module,
+    tokenizer: Any,
+    rows: Sequence[Preference],
+    config: RewardModelConfig,
+    *,
+    num_train: int = 0,
+) -> RewardModelCard:
+    """Score held-out pairs: accuracy, calibration, length bias, margins, and the scale of the scores."""
+    encoded = [encode_preference(tokenizer, row, config.max_length) for row in rows]
+    both = [side for pair in encoded for side in (pair.chosen, pair.rejected)]
+    parts = [
+        score_rows(model, both[first : first + config.microbatch_size], tokenizer.pad_token_id)
+        for first in range(0, len(both), config.microbatch_size)
+    ]
+    scores = torch.cat(parts).float()
+    margins = scores[0::2] - scores[1::2]
+    lengths = torch.tensor([float(len(side)) for side in both])
+    right = (margins > 0).float() + 0.5 * (margins == 0).float()
+    longer = torch.sign(lengths[0::2] - lengths[1::2])
+    decided = longer != 0
+    agrees = (torch.sign(margins) == longer)[decided].float()
+    counts, edges = torch.histogram(margins.double(), bins=10)
+    # Probability that the first side wins, over both orders, so that labels are not all ones.
+    probabilities = torch.sigmoid(torch.cat([margins, -margins]))
+    labels = torch.cat([torch.ones_like(margins), torch.zeros_like(margins)])
+    return RewardModelCard(
+        num_train=num_train,
+        num_held_out=len(rows),
+        accuracy=float(right.mean()),
+        ece=expected_calibration_error(probabilities, labels),
+        length_correlation=_correlation(scores, lengths),
+        longer_chosen=float(agrees.mean()) if len(agrees) else 0.5,
+        mean=float(scores.mean()),
+        std=float(scores.std()) if len(scores) > 1 else 1.0,
+        margin_histogram={"counts": counts.tolist(), "edges": edges.tolist()},
+        max_length=config.max_length,
+    )
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    if len(a) < 2 or float(a.std()) == 0 or float(b.std()) == 0:
+        return 0.0
+    return float(torch.corrcoef(torch.stack([a, b]))[0, 1])

@@ -1,0 +1,121 @@
+"""What every stage shares: records, view, health, checkpoints, and the learning rate of a step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab.errors import DivergedError
+from trimtab.models.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    rng_state,
+    save_checkpoint,
+    set_rng_state,
+)
+from trimtab.monitor import Guard
+from trimtab.runs import RunWriter, TerminalView
+
+
+@dataclass
+class Stage:
+    """One stage of a run: where it writes, what it shows, what watches it."""
+
+    name: str
+    run: RunWriter
+    view: TerminalView
+    guard: Guard
+    checkpoint_every: int = 0
+    is_resumed: bool = False
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Record and show the metrics of a finished step, and raise what the detectors see."""
+        self.run.metrics(self.name, step, metrics)
+        self.view.update(step, metrics)
+        for alarm in self.guard.after_log(metrics):
+            self.run.event(self.name, "alarm", step, alarm.as_dict())
+            self.view.note(alarm.message(self.guard.language))
+
+    def stop_if_diverged(self, step: int, verdict: str, reason: str) -> None:
+        """Record a verdict other than proceed; a stop ends the run with a sentence."""
+        if verdict == "proceed":
+            return
+        self.run.event(self.name, "verdict", step, {"verdict": verdict, "reason": reason})
+        self.view.note(f"guard: {verdict}: {reason}")
+        if verdict == "stop":
+            raise DivergedError(
+                f"Stage {self.name} was stopped at step {step}: {reason}; lower the learning rate or train in "
+                f"bfloat16 or float32, then go on with --resume."
+            )
+
+    @property
+    def checkpoint_directory(self) -> Path:
+        """Where this stage keeps its checkpoints."""
+        return Path(self.run.directory.checkpoints) / self.name
+
+    def checkpoint_if_due(self, step: int, total: int, state: Mapping[str, Any]) -> None:
+        """Save a checkpoint after ``step`` finished steps when the recipe asks for one there."""
+        if self.checkpoint_every and step % self.checkpoint_every == 0 and step < total:
+            full = {"step": step, "rng": rng_state(), **state}
+            path = save_checkpoint(self.checkpoint_directory / f"step-{step:06d}", full)
+            self.run.event(self.name, "checkpoint", step, {"path": str(path)})
+
+    def restore(self) -> dict[str, Any] | None:
+        """The newest checkpoint of this stage when the run is resumed, else None."""
+        found = list_checkpoints(self.checkpoint_directory) if self.is_resumed else []
+        if not found:
+            return None
+        state = load_checkpoint(found[-1])
+        set_rng_state(state["rng"])
+        self.run.rewind(self.name, state["step"])
+        self.view.note(f"resumed {self.name} after step {state['step']} from {found[-1]}")
+        return state
+
+
+class Phases:
+    """Seconds spent in each phase of a step.
+
+    Example:
+        >>> phases = Phases()
+        >>> with phases("rollout"): ...
+        >>> phases.metrics()   # {"time/rollout": 1.2, "time/step": 1.3}
+    """
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Add the time of the block to phase ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def metrics(self) -> dict[str, float]:
+        """``time/<phase>`` of every phase and ``time/step`` since the start, in seconds."""
+        seconds = {f"time/{name}": value for name, value in self._seconds.items()}
+        return {**seconds, "time/step": time.perf_counter() - self._start}
+
+
+def total_steps(num_items: int, batch_size: int, epochs: int, steps: int | None) -> int:
+    """Steps of a stage: given, or enough for ``epochs`` passes over the items, at least one."""
+    if steps is not None:
+        return steps
+    return max(1, -(-num_items * epochs // batch_size))
+
+
+def mean_metrics(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric over the updates of a step; names that end in ``_max`` keep the largest."""
+    names = {name for row in rows for name in row}
+    merged = {}
+    for name in sorted(names):
+        values = [row[name] for row in rows if name in row]
+        merged[name] = max(values) if name.endswith("_max") else sum(values) / len(values)
+    return merged
