@@ -65,15 +65,12 @@ class FunctionReward:
         given = {**available, **self.options}
         takes_all = any(p.kind is p.VAR_KEYWORD for p in self.parameters.values())
         for key, parameter in self.parameters.items():
-            if parameter.default is parameter.empty and parameter.kind in (
-                parameter.POSITIONAL_OR_KEYWORD,
-                parameter.KEYWORD_ONLY,
-            ):
-                if key not in given:
-                    raise RewardError(
-                        f"Reward {self.name} needs '{key}', which is not a column of the data: add the column, "
-                        "or give the parameter a default."
-                    )
+            is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if parameter.default is parameter.empty and not is_variadic and key not in given:
+                raise RewardError(
+                    f"Reward {self.name} needs '{key}', which is not a column of the data: add the column, "
+                    "or give the parameter a default."
+                )
         accepted = given if takes_all else {key: given[key] for key in self.parameters if key in given}
         value = self.function(**accepted)
         return _wait(value) if inspect.isawaitable(value) else value
@@ -88,7 +85,7 @@ class FunctionReward:
             values = values.tolist()
         if isinstance(values, (str, bytes, Mapping)) or not hasattr(values, "__iter__"):
             shown = type(values).__name__
-            raise RewardError(f"reward {self.name} returned a {shown}, not a list with one value per completion")
+            raise RewardError(f"reward {self.name} returned a {shown}, not one value per completion")
         values = list(values)
         if len(values) != len(samples):
             counts = f"{len(values)} values for {len(samples)} completions"
@@ -139,7 +136,7 @@ def _call_trl(reward: FunctionReward, samples: Sequence[Sample]) -> list[RewardR
 
 
 def _call_verl(reward: FunctionReward, samples: Sequence[Sample]) -> list[RewardResult]:
-    """``compute_score(data_source, solution_str, ground_truth, extra_info) -> float | {"score": float, …}``."""
+    """``compute_score(data_source, solution_str, ground_truth, extra_info) -> float | {"score": …}``."""
     results = []
     for sample in samples:
         columns = sample.prompt.columns
@@ -165,7 +162,7 @@ def _call_verl(reward: FunctionReward, samples: Sequence[Sample]) -> list[Reward
 
 
 def _call_openrlhf(reward: FunctionReward, samples: Sequence[Sample]) -> list[RewardResult]:
-    """``reward_func(queries, prompts, labels) -> tensor | {"rewards": tensor, …}``; a query is the whole text."""
+    """``reward_func(queries, prompts, labels) -> tensor | {"rewards": …}``; queries are whole texts."""
     prompts = [sample.prompt.text for sample in samples]
     given = {
         "queries": [prompt + sample.completion for prompt, sample in zip(prompts, samples, strict=True)],

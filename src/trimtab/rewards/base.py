@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from trimtab.types import RewardResult, Sample
 
-# Rewards become float32 and are squared for their standard deviation: 1e18 is the last power that stays finite.
+# Rewards become float32 and are squared for their deviation: the square of 1e18 is still finite.
 MAX_REWARD = 1e18
 
 
@@ -20,7 +20,10 @@ class Reward(Protocol):
     ``value`` None with ``error`` means that it failed; without ``error`` that it does not apply to the row.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the reward's value is called in records."""
+        ...
 
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """Return one result per sample, in order."""
@@ -58,7 +61,7 @@ def abstain_all(count: int, error: str) -> list[RewardResult]:
 
 
 def call_reward(reward: Reward, samples: Sequence[Sample]) -> list[RewardResult]:
-    """Score ``samples``; an exception or a wrong number of results makes all of them abstain with the reason."""
+    """Score ``samples``; after an exception or a wrong number of results all abstain."""
     try:
         results = list(reward.score(samples))
     except Exception as error:  # a user's code may raise anything; the run must survive it

@@ -51,18 +51,21 @@ class CombinedReward:
                 tell(step)
 
     def _combine(self, results: Sequence[RewardResult]) -> RewardResult:
-        total, parts, errors = None, {}, []
+        total: float | None = None
+        parts: dict[str, float] = {}
+        errors: list[str] = []
         for name, (_, weight), given in zip(self.names, self.components, results, strict=True):
             # A component may be a user's own class: its values are checked like any other.
             result = given if given.value is None else check_result(given.value, name)
             parts |= {f"{name}/{part}": value for part, value in given.parts.items()}
-            if given.error or result.error:
-                errors.append(given.error or result.error)
+            error = given.error or result.error
+            if error:
+                errors.append(error)
             elif result.value is not None:
                 parts[name] = result.value
                 total = (total or 0.0) + weight * result.value
         if errors:
-            return RewardResult(None, parts, "; ".join(map(str, errors)))
+            return RewardResult(None, parts, "; ".join(errors))
         checked = check_result(total, self.name)
         if checked.value is None or self.clip is None:
             return RewardResult(checked.value, parts, checked.error)

@@ -1,4 +1,4 @@
-"""A strict grader for one final number. No text of a model is ever evaluated as code or as an expression tree.
+"""A strict grader for one final number. No text of a model is ever evaluated as code.
 
 The last number is the answer, and only when the text commits to it: no other bare number before it, no
 hedging ("71 or 72", "maybe"), no negation ("not 72"). Restating the question ("27+45=72", "27 and 45 make
@@ -92,7 +92,7 @@ def final_number_reward(column: str = "answer", name: str = "final_number") -> R
         gold = column_of(sample, column, name).strip()
         if not re.fullmatch(rf"[-+]?{_NUMBER}", gold):
             raise RewardError(
-                f"Reward {name}: '{column}' of row {sample.prompt.id} is {gold[:40]!r}, not a number; mend the row."
+                f"Reward {name}: '{column}' of row {sample.prompt.id} is {gold[:40]!r}, no number; mend it."
             )
         text = sample.completion.rstrip()
         if sample.finish_reason != "stop" and text[-1:].isdigit():

@@ -53,7 +53,7 @@ def load_card(path: str | Path) -> dict[str, Any]:
         raise ModelError(f"{file} is not a JSON object; train the reward model again.")
     mean, std = card.get("mean", 0.0), card.get("std", 1.0)
     if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (mean, std)) or std < 0:
-        raise ModelError(f"{file}: mean = {mean!r} and std = {std!r} are no scale; train the reward model again.")
+        raise ModelError(f"{file}: mean = {mean!r}, std = {std!r} is no scale; train the reward model again.")
     return card
 
 
@@ -107,12 +107,13 @@ class LearnedReward:
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """Return one result per sample: normalised (or squashed) value, with ``raw`` and ``normalised``."""
         rows = [
-            encode_for_reward(self.tokenizer, s.prompt.messages, s.completion, self.max_length) for s in samples
+            encode_for_reward(self.tokenizer, sample.prompt.messages, sample.completion, self.max_length)
+            for sample in samples
         ]
         limit = getattr(self.model.config, "max_position_embeddings", None) or math.inf
         fits = [index for index, row in enumerate(rows) if len(row) <= limit]
         results = [
-            RewardResult(None, error=f"reward {self.name}: {len(row)} tokens are more than its model can read")
+            RewardResult(None, error=f"reward {self.name}: {len(row)} tokens are more than it can read")
             for row in rows
         ]
         for index, raw in zip(fits, self._scores([rows[index] for index in fits]), strict=True):
@@ -161,8 +162,8 @@ def _load(path: str, tokenizer: Any, card: Mapping[str, Any] | None) -> tuple[An
     tokenizer = tokenizer or load_tokenizer(path)
     if not is_sequence_classifier(path):
         raise ModelError(
-            f"{path} is a language model, not a reward model: train one with the stage reward_model and give its "
-            "directory."
+            f"{path} is a language model, not a reward model: train one with the stage reward_model and give "
+            "its directory."
         )
     model = load_sequence_classifier(path, pad_token_id=tokenizer.pad_token_id)
     return model, tokenizer, load_card(path) if card is None else card

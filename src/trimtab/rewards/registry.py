@@ -37,8 +37,8 @@ class _Context:
         source = path or self.reward_model
         if source is None:
             raise RewardError(
-                f"Reward {wanted_by} needs a reward model: run the reward_model stage first, or give its directory "
-                "as rl.reward_model."
+                f"Reward {wanted_by} needs a reward model: run the reward_model stage first, or give its "
+                "directory as rl.reward_model."
             )
         if isinstance(source, LearnedReward):
             first = source
@@ -59,7 +59,11 @@ def _sales(context: _Context, relevance: bool = False) -> Reward:
 
 
 def _reward_model(
-    context: _Context, path: str | None = None, batch_size: int = 16, max_length: int = 1024, squash: bool = False
+    context: _Context,
+    path: str | None = None,
+    batch_size: int = 16,
+    max_length: int = 1024,
+    squash: bool = False,
 ) -> Reward:
     return context.learned(
         "reward_model", path, batch_size=batch_size, max_length=max_length, squash=squash, name="reward_model"

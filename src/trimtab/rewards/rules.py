@@ -146,7 +146,7 @@ def contains(words: Sequence[str], mode: str = "share", column: str | None = Non
 
 
 def list_format(items: int = 2) -> RuleReward:
-    """1 when at least ``items`` lines start as a list entry (``1.``, ``-``, ``•``, ``*``) with text after it."""
+    """1 when at least ``items`` lines are list entries: ``1.``, ``-``, ``•`` or ``*``, and text after it."""
     entry = re.compile(r"^[ \t]*(?:\d{1,2}[.、)）]|[-•*])[ \t]*\S", re.MULTILINE)
     return RuleReward("list_format", lambda sample: len(entry.findall(sample.completion)) >= items)
 

@@ -52,7 +52,7 @@ def safety_score(response: str) -> float:
 
 
 class SalesVerifiableReward:
-    """0.2 format + 0.3 elements + 0.1 length + 0.2 safety + 0.2 relevance (R23); 0.8 at most without relevance.
+    """0.2 format + 0.3 elements + 0.1 length + 0.2 safety + 0.2 relevance (R23); at most 0.8 without it.
 
     ``relevance`` is a function (prompt, response) -> [0, 1], or another Reward whose values are in [0, 1].
 

@@ -14,6 +14,7 @@ from trimtab.tasks.arithmetic import ArithmeticTask
 from trimtab.types import Prompt
 
 PREFIX = "task:"
+MAX_HIDDEN_SALES = 400  # the generator has not many more that differ enough from each other
 
 
 class Task(Protocol):
@@ -40,13 +41,18 @@ class SalesTask:
     name: str = "sales"
 
     def prompts(self, split: str, count: int, seed: int) -> list[Prompt]:
-        """Return ``count`` prompts of ``train`` or ``hidden`` (held-out situations, products and wordings)."""
+        """Return ``count`` prompts of ``train`` or ``hidden``: held-out pairs of situation and product.
+
+        There are at most 400 hidden ones.
+        """
         from trimtab.tasks.sales import generate_hidden_prompts, generate_train_prompts
 
         if split not in ("train", "hidden"):
             raise DataError(f"task:sales has no split {split!r} (known: hidden, train).")
-        train = generate_train_prompts(count, seed) if split == "train" else generate_train_prompts()
-        texts = train if split == "train" else generate_hidden_prompts(train, count, seed)
+        if split == "train":
+            texts = generate_train_prompts(count, seed)
+        else:
+            texts = generate_hidden_prompts(generate_train_prompts(), min(count, MAX_HIDDEN_SALES), seed)
         return [
             Prompt(f"sales-{split}-{seed}-{index}", ({"role": "user", "content": text},))
             for index, text in enumerate(texts)

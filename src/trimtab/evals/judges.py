@@ -1,0 +1,146 @@
+"""Judges of the win rate, by name. A judge is never a training reward: it would only confirm itself."""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from trimtab.config import RewardSpec
+from trimtab.errors import ConfigError, RewardError, nearest
+from trimtab.rewards.base import Reward, call_reward, check_result, describe
+from trimtab.rewards.registry import REWARDS, uses_reward_model
+from trimtab.rewards.user_file import is_user_file, load_from_file
+from trimtab.tasks.registry import JUDGES
+from trimtab.types import Prompt, RewardResult, Sample
+
+
+class Judge(Protocol):
+    """Compares two answers to one prompt."""
+
+    def compare(self, prompt: Prompt, first: str, second: str) -> float:
+        """Return the preference for ``first``: 1, 0.5 for a tie, 0, or anything between."""
+        ...
+
+
+class ScoreJudge:
+    """Prefers the answer with the higher score; scores closer than ``margin`` are a tie.
+
+    Args:
+        scorer: a function (prompt text, response) -> float, or a Reward (then scored in batches).
+        margin: in units of the score.
+
+    Example:
+        >>> judge = ScoreJudge(lambda prompt, response: len(response), margin=2)
+        >>> judge.compare(Prompt("0", ({"role": "user", "content": "hi"},)), "long answer", "short")
+        1.0
+    """
+
+    def __init__(self, scorer: Callable[[str, str], float] | Reward, margin: float = 0.0) -> None:
+        self.scorer, self.margin = scorer, margin
+        self._scores: dict[tuple[str, str], float] = {}
+
+    def prepare(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> None:
+        """Score all answers at once and keep the scores.
+
+        Raises:
+            RewardError: an answer cannot be scored.
+        """
+        missing = {
+            (_key(prompt), answer): Sample(prompt, answer)
+            for prompt, answer in zip(prompts, answers, strict=True)
+            if (_key(prompt), answer) not in self._scores
+        }
+        results = self._score(list(missing.values()))
+        for key, result in zip(missing, results, strict=True):
+            if result.value is None:
+                raise RewardError(f"The judge could not score an answer ({result.error or 'it abstained'}).")
+            self._scores[key] = result.value
+
+    def compare(self, prompt: Prompt, first: str, second: str) -> float:
+        """Return 1, 0.5 or 0: the preference for ``first``."""
+        self.prepare([prompt, prompt], [first, second])
+        difference = self._scores[_key(prompt), first] - self._scores[_key(prompt), second]
+        if difference == 0 or abs(difference) < self.margin:
+            return 0.5
+        return float(difference > 0)
+
+    def _score(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        if isinstance(self.scorer, Reward):
+            return call_reward(self.scorer, samples)
+        try:
+            values = [self.scorer(sample.prompt.text, sample.completion) for sample in samples]
+        except Exception as error:  # the function may be a user's
+            raise RewardError(f"The judge failed: {describe(error)}.") from None
+        return [check_result(value, "judge") for value in values]
+
+
+def build_judge(
+    judge: str,
+    *,
+    tie_margin: float = 0.0,
+    rewards: Sequence[RewardSpec] = (),
+    reward_model: str | None = None,
+) -> Judge:
+    """Return the judge that ``eval.judge`` names.
+
+    Args:
+        judge: a name of JUDGES, the directory of a reward model, or ``FILE.py:function`` with
+            ``function(prompt, response) -> float``.
+        tie_margin: scores closer than this are a tie.
+        rewards: what the policy was trained on; none of it may judge.
+        reward_model: the reward model of the training, when there is one.
+
+    Raises:
+        ConfigError: the judge is unknown, or is one of the training's rewards.
+        RewardError: the file or function is not there.
+        ModelError: the directory holds no reward model.
+    """
+    _refuse_training_reward(judge, rewards, reward_model)
+    if judge in JUDGES:
+        return ScoreJudge(JUDGES[judge], tie_margin)
+    if is_user_file(judge):
+        return ScoreJudge(load_from_file(judge), tie_margin)
+    if Path(judge).is_dir():
+        from trimtab.rewards.learned import LearnedReward
+
+        return ScoreJudge(LearnedReward(judge), tie_margin)
+    raise ConfigError(
+        f"eval.judge = '{judge}' is neither a judge{nearest(judge, JUDGES)}, nor the directory of a reward "
+        "model, nor FILE.py:function."
+    )
+
+
+def _refuse_training_reward(judge: str, rewards: Sequence[RewardSpec], reward_model: str | None) -> None:
+    fix = "choose another, such as sales_quality or a reward model trained on other data"
+    trained_on = {_same_name(spec.name) for spec in rewards}
+    if _same_name(judge) in trained_on or judge in REWARDS:
+        raise ConfigError(
+            f"eval.judge = '{judge}' is a reward of the training, which cannot judge it; {fix}."
+        )
+    models = [str(spec.options["path"]) for spec in rewards if "path" in spec.options]
+    if reward_model is not None and uses_reward_model(rewards):
+        models.append(str(reward_model))
+    if any(_same_model(Path(judge), Path(model)) for model in models):
+        raise ConfigError(f"eval.judge = '{judge}' is the reward model of the training; {fix}.")
+
+
+def _same_name(name: str) -> str:
+    """The name with a user's file as a full path, so that ./a.py:f and a.py:f are one."""
+    if not is_user_file(name):
+        return name
+    file, _, function = name.rpartition(":")
+    return f"{Path(file).expanduser().resolve()}:{function}"
+
+
+def _same_model(one: Path, other: Path) -> bool:
+    """Whether two directories are one, or hold byte for byte the same weights."""
+    if one.resolve() == other.resolve():
+        return True
+    files = one / "model.safetensors", other / "model.safetensors"
+    return all(file.is_file() for file in files) and filecmp.cmp(*files, shallow=False)
+
+
+def _key(prompt: Prompt) -> str:
+    return repr([sorted(message.items()) for message in prompt.messages])

@@ -1,0 +1,116 @@
+"""Win rate of one set of answers against another: position-swapped, with ties and an honest interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from trimtab.errors import DataError, RewardError
+from trimtab.evals.judges import Judge, ScoreJudge, build_judge
+from trimtab.types import Prompt
+
+__all__ = ["Judge", "ScoreJudge", "WinRate", "build_judge", "mean_interval", "win_rate"]
+
+NUM_RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class WinRate:
+    """Share of prompts that A wins, ties counted half, with a 95 % interval over prompts."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    wins: int
+    ties: int
+    losses: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as plain data."""
+        return asdict(self)
+
+
+def win_rate(
+    prompts: Sequence[Prompt | str],
+    answers_a: Sequence[str],
+    answers_b: Sequence[str],
+    judge: Judge,
+    tie_margin: float = 0.0,
+    seed: int = 0,
+) -> WinRate:
+    """Return how often A beats B on the same prompts.
+
+    Every pair is judged in both orders and averaged, so a judge that likes the first place gives ties. A mean
+    preference within ``tie_margin`` of 0.5 is a tie. The interval is a percentile bootstrap over prompts: the
+    two answers to one prompt stay together, so what makes a prompt easy for both does not widen it. Where all
+    outcomes are alike the bootstrap would claim certainty; there the interval is the exact binomial one.
+
+    Raises:
+        DataError: no prompts, or not one answer of each for every prompt.
+        RewardError: the judge returned something that is not a preference in 0..1.
+    """
+    if not prompts or not len(prompts) == len(answers_a) == len(answers_b):
+        raise DataError(
+            f"A win rate needs one answer of each side per prompt: got {len(prompts)} prompts, "
+            f"{len(answers_a)} and {len(answers_b)} answers."
+        )
+    rows = [_as_prompt(prompt) for prompt in prompts]
+    prepare = getattr(judge, "prepare", None)  # judges that score in batches look at everything first
+    if prepare is not None:
+        prepare([*rows, *rows], [*answers_a, *answers_b])
+    outcomes = []
+    for prompt, a, b in zip(rows, answers_a, answers_b, strict=True):
+        preference = (_checked(judge.compare(prompt, a, b)) + 1.0 - _checked(judge.compare(prompt, b, a))) / 2
+        is_tie = preference == 0.5 or abs(preference - 0.5) < tie_margin
+        outcomes.append(0.5 if is_tie else float(preference > 0.5))
+    low, high = mean_interval(outcomes, seed)
+    return WinRate(
+        value=sum(outcomes) / len(outcomes),
+        low=low,
+        high=high,
+        n=len(outcomes),
+        wins=outcomes.count(1.0),
+        ties=outcomes.count(0.5),
+        losses=outcomes.count(0.0),
+    )
+
+
+def mean_interval(outcomes: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean of outcomes in 0..1: percentile bootstrap, seeded (Efron 1979).
+
+    When all are alike: the Clopper-Pearson bound for n of n (0.025^(1/n) to 1), its mirror image for none,
+    and for nothing but ties half of each: 0.5 ± (1 − 0.025^(1/n)) / 2.
+    """
+    n = len(outcomes)
+    if len(set(outcomes)) > 1:
+        found = bootstrap(
+            (np.asarray(outcomes, dtype=float),),
+            np.mean,
+            n_resamples=NUM_RESAMPLES,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            random_state=np.random.default_rng(seed),
+        ).confidence_interval
+        return float(found.low), float(found.high)
+    room = 1.0 - ((1.0 - CONFIDENCE) / 2) ** (1.0 / n)
+    value = outcomes[0]
+    return max(0.0, value - room * value), min(1.0, value + room * (1.0 - value))
+
+
+def _as_prompt(prompt: Prompt | str) -> Prompt:
+    if isinstance(prompt, Prompt):
+        return prompt
+    return Prompt(id="", messages=({"role": "user", "content": prompt},))
+
+
+def _checked(preference: float) -> float:
+    if not (isinstance(preference, (int, float)) and math.isfinite(preference) and 0 <= preference <= 1):
+        raise RewardError(f"The judge returned {preference!r}, which is not a preference between 0 and 1.")
+    return float(preference)
