@@ -86,7 +86,7 @@ def clip_saturation(clipfrac: Sequence[float], limit: float = 0.3, window: int =
 def repetition(
     distinct_2: Sequence[float], baseline: float, share: float = 0.7, window: int = 10
 ) -> Alarm | None:
-    """Alarm when the mean of a full ``window`` is below ``share`` of the ``baseline`` (the first window's)."""
+    """Alarm when the mean of a full ``window`` is below ``share`` of ``baseline`` (the first window's)."""
     values = _finite(distinct_2[-window:])
     if len(values) < window or not math.isfinite(baseline):
         return None

@@ -76,7 +76,7 @@ METRICS: dict[str, Metric] = {
     ),
     # The critic (PPO).
     "critic/explained_variance": Metric(
-        "1", "1 is a perfect critic, 0 a constant, below 0 worse than one.", (0.0, 1.0)
+        "1", "1 is a perfect critic, 0 a constant, below 0 worse than one.", (0.0, None)
     ),
     "critic/value_mean": Metric("reward", "Mean predicted value; should approach the mean return."),
     "critic/clipfrac": Metric("share", "Values that left the value clip range.", (None, 0.3)),

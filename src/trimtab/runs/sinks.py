@@ -21,6 +21,13 @@ from trimtab.runs.spellings import trl_metrics
 
 _TRACKIO_REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_WEBHOOK_URL")
 
+_TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
+}
+
 
 class Sink(Protocol):
     """Something that takes the metrics of each step."""
@@ -77,6 +84,7 @@ class WandbSink:
     def __init__(self, settings: SinkSettings) -> None:
         self._settings, self._stage = settings, ""
         self._run: Any = None
+        _send_no_telemetry(settings)
         self._wandb: Any = _require("wandb")
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -89,6 +97,7 @@ class WandbSink:
                 name=f"{self._settings.name}-{stage}",
                 dir=str(_made(self._settings.directory)),
                 mode=None if self._settings.allow_upload else "offline",
+                settings=self._wandb.Settings(console="off", silent=True),
             )
             self._stage = stage
         self._run.log({**metrics, **trl_metrics(metrics)}, step=step)
@@ -107,6 +116,7 @@ class TrackioSink:
         self._settings, self._stage = settings, ""
         # Trackio reads its folder once, when it is imported.
         os.environ.setdefault("TRACKIO_DIR", str((settings.directory / "trackio").absolute()))
+        _send_no_telemetry(settings)
         self._trackio: Any = _require("trackio")
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -114,9 +124,7 @@ class TrackioSink:
         if stage != self._stage:
             self.close()
             with _without_variables(() if self._settings.allow_upload else _TRACKIO_REMOTE):
-                self._trackio.init(
-                    project=self._settings.name, name=f"{self._settings.name}-{stage}", embed=False
-                )
+                self._trackio.init(project=self._settings.name, name=f"{self._settings.name}-{stage}")
             self._stage = stage
         self._trackio.log({**metrics, **trl_metrics(metrics)}, step=step)
 
@@ -136,6 +144,7 @@ class MlflowSink:
 
     def __init__(self, settings: SinkSettings) -> None:
         self._settings, self._run_of = settings, dict[str, str]()
+        _send_no_telemetry(settings)
         client = _require("mlflow", "mlflow.tracking").MlflowClient
         self._open: Callable[..., Any] = client
         self._client: Any = None
@@ -190,6 +199,13 @@ def _require(package: str, module: str | None = None) -> Any:
             f"The tracker '{package}' cannot be imported ({error}); install it with "
             f"`pip install 'trimtab[{package}]'` or switch it off in the recipe."
         ) from error
+
+
+def _send_no_telemetry(settings: SinkSettings) -> None:
+    """Trackers report their own use, and read these variables when they are imported."""
+    if not settings.allow_upload:
+        for name, value in _TELEMETRY_OFF.items():
+            os.environ.setdefault(name, value)
 
 
 def _made(folder: Path) -> Path:

@@ -161,7 +161,9 @@ class TerminalView:
             metric = find_metric(SHOWN[label])
             low, high = metric.healthy if metric else (None, None)
             last = values[-1]
-            is_bad = (low is not None and last < low) or (high is not None and last > high) or last != last
+            # Where both ends are known, the low one is where every run starts (KL): not worth a colour.
+            is_low = low is not None and high is None and last < low
+            is_bad = is_low or (high is not None and last > high) or last != last
             table.add_row(
                 Text(label, style="bold"),
                 Text(_figure(last), style="red" if is_bad else ""),
