@@ -55,7 +55,7 @@ def _difference(one: tuple[torch.Tensor, torch.Tensor], two: tuple[torch.Tensor,
 @pytest.mark.parametrize("kind", REDUCTIONS)
 @pytest.mark.parametrize("form", ["token", "sequence", "sequence_token", "cispo"])
 @given(seed=seeds, size=st.integers(1, 6), order=st.permutations(range(6)), left=st.integers(0, 3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 def test_split_padding_and_order(form, kind, seed, size, order, left):
     """R12, trap 4: any micro-batch size, row order and padding."""
     batch = random_batch(seed)

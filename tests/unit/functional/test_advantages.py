@@ -83,12 +83,22 @@ def test_an_abstained_reward_is_left_out(baseline, scale):
 @pytest.mark.parametrize("baseline", ["group_mean", "leave_one_out", "batch_mean"])
 @pytest.mark.parametrize("scale", ["group_std", "batch_std", "none"])
 def test_equal_rewards_are_exactly_zero(baseline, scale):
-    """R9: 0.1 + 0.1 + 0.1 is not 0.3 in binary; the advantage is 0 all the same, not an ulp over eps."""
-    rewards = torch.full((7,), 0.1)
+    """R9: the mean of seven times 0.1 is not 0.1 in binary; the advantage is 0 all the same, not an ulp."""
+    rewards = torch.full((7,), 0.1, dtype=torch.float64)
     ids = torch.zeros(7, dtype=torch.long)
     valid = torch.ones(7, dtype=torch.bool)
     assert advantages_from_groups(rewards, valid, ids, baseline, scale).tolist() == [0.0] * 7
     assert advantages_from_groups(rewards * 1e6, valid, ids, baseline, scale).tolist() == [0.0] * 7
+
+
+@pytest.mark.parametrize("baseline", ["batch_mean", "none"])
+def test_a_flat_group_has_no_scale(baseline):
+    """R9: a group without variance is not divided by eps, whatever the baseline left of it."""
+    rewards = torch.tensor([1.0, 1.0, 2.0, 4.0])
+    groups = torch.tensor([0, 0, 1, 1])
+    actual = advantages_from_groups(rewards, torch.ones(4, dtype=torch.bool), groups, baseline, "group_std")
+    assert actual[:2].tolist() == [0.0, 0.0]
+    assert actual[2:].abs().max() < 5
 
 
 def test_groups_without_variance_are_counted():
