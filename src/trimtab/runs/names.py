@@ -28,15 +28,17 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     # What the optimizer minimises.
-    "loss/total": Metric(
-        "nats", "The number that is differentiated: the sum of the other losses with their weights."
+    "loss/total": Metric("1", "The loss that is differentiated: the terms below, or the supervised loss."),
+    "loss/policy": Metric("1", "The policy term; its size says little, for advantages are centred."),
+    "loss/value": Metric(
+        "reward²", "The critic term before vf_coef: half the squared error against the returns."
     ),
-    "loss/policy": Metric("reward", "The policy's part; its size says little, for advantages are centred."),
-    "loss/value": Metric("reward²", "The critic's part: half the squared error against the returns."),
     "loss/kl": Metric(
-        "nats per token", "The KL term in the loss before its coefficient; absent where KL is in the reward."
+        "1", "The KL term, coefficient included; absent where the KL is charged to the reward."
     ),
-    "loss/entropy": Metric("nats per token", "The entropy term before its coefficient."),
+    "loss/entropy": Metric(
+        "1", "The entropy term, coefficient included; negative where entropy is rewarded."
+    ),
     # What the completions earned.
     "reward/mean": Metric("reward", "Mean reward of the step's completions, abstentions left out."),
     "reward/std": Metric("reward", "Standard deviation of those rewards over the whole step.", (0.01, None)),
@@ -83,9 +85,9 @@ METRICS: dict[str, Metric] = {
     # The optimizer.
     "train/grad_norm": Metric("1", "Global gradient norm before clipping."),
     "train/learning_rate": Metric("1", "Learning rate of the last update."),
-    "train/tokens": Metric("tokens", "Completion tokens that the loss of this step was taken over."),
+    "train/tokens": Metric("tokens", "Completion tokens of this step."),
     "train/epoch": Metric("epochs", "Passes over the data so far."),
-    "train/updates": Metric("updates", "Optimizer steps so far."),
+    "train/updates": Metric("updates", "Optimizer steps in this step."),
     # Where the time goes.
     "time/rollout": Metric("s", "Sampling."),
     "time/reward": Metric("s", "Scoring."),
@@ -96,7 +98,7 @@ METRICS: dict[str, Metric] = {
     "time/publish": Metric("s", "Handing the new weights to the sampler."),
     "time/step": Metric("s", "The whole step."),
     "speed/tokens_per_s": Metric(
-        "tokens/s", "Tokens learned from, prompts included, over the time of the whole step."
+        "tokens/s", "Tokens of this step over its time; in SFT the prompts count too."
     ),
     "speed/rollout_tokens_per_s": Metric("tokens/s", "Sampled tokens over the time of sampling."),
     # Prompts that are never trained on.

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -185,11 +185,15 @@ def _duration(seconds: float) -> str:
 
 
 def _cut(text: str, lines: int, width: int) -> str:
-    """The start of ``text`` that fits into ``lines`` lines of ``width`` cells (wide characters take two)."""
-    room, kept = lines, list[str]()
+    """The start of ``text`` that fits into ``lines`` lines of a panel ``width`` cells wide.
+
+    Wide characters take two cells; the panel's border and padding take four.
+    """
+    width, kept = max(2, width - 4), list[str]()
     for line in text.splitlines():
-        room -= max(1, -(-cell_len(line) // max(1, width - 4)))
-        if room < 0:
-            return "\n".join([*kept, "…"])
+        needed = max(1, -(-cell_len(line) // width))
+        if needed > lines:
+            return "\n".join([*kept, set_cell_size(line, lines * width - 2).rstrip() + "…" if lines else "…"])
         kept.append(line)
+        lines -= needed
     return "\n".join(kept)
