@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimtab.errors import RewardError
+from trimtab.rewards import CombinedReward
+from trimtab.types import RewardResult
+
+from .toy import sample
+
+
+class Fixed:
+    """A reward that returns given results, one per sample; an exception is raised."""
+
+    def __init__(self, name, *results):
+        self.name, self.results = name, results
+
+    def score(self, samples):
+        if isinstance(self.results[0], Exception):
+            raise self.results[0]
+        return list(self.results)
+
+
+def scored(*components, clip=None, count=1):
+    """Score ``count`` samples with (reward, weight) pairs."""
+    return CombinedReward(components, clip).score([sample(str(i)) for i in range(count)])
+
+
+def test_weighted_sum_and_parts():
+    """R19: value = Σ weight · value; parts hold the raw values, and a component's own parts as name/part."""
+    a = Fixed("a", RewardResult(0.5, {"x": 0.25}))
+    b = Fixed("b", RewardResult(2.0))
+    result = scored((a, 2.0), (b, -0.25))[0]
+    assert result.value == 0.5
+    assert dict(result.parts) == {"a": 0.5, "a/x": 0.25, "b": 2.0}
+    assert result.error is None
+
+
+def test_an_error_abstains_for_that_sample_only():
+    """R19: a component that fails makes the total None with the reason; the parts that exist are kept."""
+    a = Fixed("a", RewardResult(1.0), RewardResult(1.0))
+    b = Fixed("b", RewardResult(None, error="too long"), RewardResult(3.0))
+    combined = CombinedReward([(a, 1.0), (b, 1.0)])
+    first, second = combined.score([sample("0"), sample("1")])
+    assert (first.value, first.error, dict(first.parts)) == (None, "too long", {"a": 1.0})
+    assert second.value == 4.0
+    assert combined.num_errors == 1
+
+
+def test_not_applicable_is_left_out():
+    """R19: None without an error is left out of the sum, not counted as 0; all left out abstains."""
+    skip = Fixed("skip", RewardResult(None))
+    one = Fixed("one", RewardResult(0.0))
+    assert scored((skip, 1.0), (one, 1.0))[0] == RewardResult(0.0, {"one": 0.0})
+    assert scored((skip, 1.0), (skip, 1.0))[0] == RewardResult(None, {})
+
+
+def test_exceptions_and_wrong_lengths_abstain_for_all():
+    """R19: an exception or a wrong number of results costs the call, never the run."""
+    fine = Fixed("fine", RewardResult(1.0), RewardResult(1.0))
+    for broken in (Fixed("bad", KeyError("gone")), Fixed("bad", RewardResult(1.0))):
+        results = scored((fine, 1.0), (broken, 1.0), count=2)
+        assert [result.value for result in results] == [None, None]
+        assert all("bad" in result.error for result in results)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1j, "1"])
+def test_a_component_cannot_smuggle_in_what_is_no_number(value):
+    """Threats: a component's value is checked again before it enters the sum, whatever its weight."""
+    assert scored((Fixed("a", RewardResult(value)), 0.0))[0].value is None
+
+
+def test_a_sum_that_overflows_is_refused():
+    """Threats: the total is checked too."""
+    result = scored((Fixed("a", RewardResult(1e18)), 1e300))[0]
+    assert result.value is None
+    assert "total" in result.error
+
+
+def test_clip():
+    """Trap 2: the combined reward is clipped to ± clip, before anything normalises it."""
+    assert scored((Fixed("a", RewardResult(5.0)), 1.0), clip=2.0)[0].value == 2.0
+    assert scored((Fixed("a", RewardResult(-5.0)), 1.0), clip=2.0)[0].value == -2.0
+    assert scored((Fixed("a", RewardResult(1.5)), 1.0), clip=2.0)[0].value == 1.5
+    with pytest.raises(RewardError):
+        CombinedReward([(Fixed("a", RewardResult(1.0)), 1.0)], clip=0.0)
+
+
+def test_the_same_name_twice_is_numbered():
+    """R17: every component has a column of its own."""
+    result = scored((Fixed("regex", RewardResult(1.0)), 1.0), (Fixed("regex", RewardResult(0.0)), 1.0))[0]
+    assert dict(result.parts) == {"regex": 1.0, "regex_2": 0.0}
+
+
+def test_no_components():
+    """R19: an empty mixture is a sentence."""
+    with pytest.raises(RewardError, match="No reward is configured"):
+        CombinedReward([])
+
+
+@given(st.lists(st.tuples(st.floats(-10, 10), st.floats(-3, 3)), min_size=1, max_size=5))
+def test_order_does_not_matter(pairs):
+    """R19: the sum is that of the products, in any order of the components."""
+    components = [(Fixed(f"r{i}", RewardResult(v)), w) for i, (v, w) in enumerate(pairs)]
+    forward, backward = scored(*components)[0], scored(*components[::-1])[0]
+    assert forward.value == pytest.approx(sum(v * w for v, w in pairs), abs=1e-9)
+    assert forward.value == pytest.approx(backward.value, abs=1e-9)
