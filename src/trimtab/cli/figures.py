@@ -23,14 +23,15 @@ def figures_of(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned columns: the first to the left, the others to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = True) -> str:
+    """Return rows as aligned columns: the first to the left, the others to the right (or left too)."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(width_of(cell) for cell in column) for column in columns]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
         "  ".join(
-            _pad(cell, width, left=i == 0) for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            _pad(cell, width, left=i == 0 or not right)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )

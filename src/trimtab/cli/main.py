@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        return _dispatch(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return _dispatch(arguments)
     except TrimtabError as error:
         return _say(" ".join(str(error).split()), error.exit_code)
     except KeyboardInterrupt:
@@ -84,6 +87,12 @@ def _help() -> str:
             "`trimtab COMMAND --help` shows the options of a command, `trimtab run --keys` every recipe key.",
         ]
     )
+
+
+def _warn(message: Warning | str, category: type[Warning], filename: str, *rest: object) -> None:
+    """Show a warning as one line; those of other packages are for their own developers."""
+    if "trimtab" in filename:
+        print(f"trimtab: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _say(sentence: str, exit_code: int) -> int:

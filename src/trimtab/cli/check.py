@@ -1,0 +1,126 @@
+"""Look for mistakes in a recipe before it costs time: each line passes, warns or fails, with a fix (R25)."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trimtab.cli.parser import Parser, parse, split_overrides
+from trimtab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trimtab.cli.checks.line import CheckLine
+    from trimtab.config import Recipe
+    from trimtab.types import Prompt
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the options of `trimtab check`."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file")
+    parser.add_argument("--output", metavar="DIR", help="the same DIR that `trimtab run` will get")
+
+
+def split(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the options, and collect every other ``--key value`` as an override of the recipe."""
+    rest, overrides = split_overrides(parser, arguments)
+    found = parse(parser, rest)
+    found.overrides = overrides
+    return found
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print the checklist.
+
+    Raises:
+        ConfigError: something fails, so that the exit code is 2.
+    """
+    from trimtab.config import load_recipe
+
+    recipe = load_recipe(args.recipe, args.overrides, args.output)
+    counts = {"pass": 0, "warn": 0, "fail": 0}
+    for line in check_recipe(recipe):
+        counts[line.status] += 1
+        print(line, flush=True)
+    print(f"{counts['pass']} passed, {counts['warn']} warned, {counts['fail']} failed")
+    if counts["fail"]:
+        raise ConfigError(
+            f"{counts['fail']} of {sum(counts.values())} checks of {args.recipe} failed: mend those lines."
+        )
+    return 0
+
+
+def check_recipe(recipe: Recipe) -> Iterator[CheckLine]:
+    """Yield the lines of the checklist in the order in which a run would meet the mistakes."""
+    from trimtab.cli.checks.datasets import check_pairs, check_preferences
+    from trimtab.cli.checks.line import CheckLine, guarded
+    from trimtab.cli.checks.settings import check_settings
+
+    yield CheckLine("pass", "recipe", f"{recipe.name}: {' → '.join(recipe.stages) or 'no stage'}")
+    yield from guarded("settings", lambda: check_settings(recipe))
+    loaded: dict[str, Any] = {}
+    yield from guarded("model", lambda: _model(recipe, loaded))
+    tokenizer = loaded.get("tokenizer")
+    if recipe.sft is not None:
+        yield from guarded("sft.data", lambda: check_pairs(recipe, tokenizer))
+    if recipe.reward_model is not None:
+        yield from guarded("reward_model.data", lambda: check_preferences(recipe))
+    if recipe.rl is not None:
+        yield from _rl(recipe, tokenizer)
+
+
+def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
+    from trimtab.cli.checks.line import CheckLine
+    from trimtab.cli.checks.models import check_tokenizer, first_model
+    from trimtab.cli.checks.resources import check_resources
+    from trimtab.models.load import eos_ids, load_causal_lm, load_tokenizer
+
+    path = first_model(recipe)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loaded["tokenizer"] = tokenizer = load_tokenizer(path, recipe.model.chat_template)
+        model = load_causal_lm(path, recipe.model)
+    for warning in caught:
+        if "trimtab" in str(warning.filename):
+            yield CheckLine("warn", "model", str(warning.message))
+    parameters = sum(p.numel() for p in model.parameters())
+    dtype = str(model.dtype).removeprefix("torch.")
+    yield CheckLine("pass", "model", f"{path}: {parameters / 1e6:.1f} million parameters in {dtype}")
+    yield from check_tokenizer(path, tokenizer, eos_ids(model, tokenizer))
+    yield from check_resources(recipe, parameters, model.dtype)
+
+
+def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
+    from trimtab.cli.checks.datasets import check_overlap, check_prompts
+    from trimtab.cli.checks.line import guarded
+    from trimtab.cli.checks.models import check_reward_model, is_there
+    from trimtab.cli.checks.rewards import check_judge, check_rewards
+    from trimtab.pipeline.sources import prompts_for
+    from trimtab.pipeline.training import check_batches
+
+    rl = recipe.rl
+    assert rl is not None
+    sets: dict[str, list[Prompt]] = {}
+    hidden = (recipe.eval.data if recipe.eval else None) or rl.hidden_data
+
+    def prompts(name: str, source: str, split: Any) -> Iterator[CheckLine]:
+        sets[split] = prompts_for(source, split, recipe.seed)
+        yield from check_prompts(name, source, sets[split], rl.max_prompt_tokens, tokenizer)
+        if split == "train":
+            check_batches(rl, len(sets[split]))
+
+    yield from guarded("rl.data", lambda: prompts("rl.data", rl.data, "train"))
+    if hidden is not None:
+        yield from guarded("hidden data", lambda: prompts("hidden data", hidden, "hidden"))
+    if len(sets) == 2 and hidden is not None:
+        names = (rl.data, hidden)
+        yield from guarded("overlap", lambda: [check_overlap(names, sets["train"], sets["hidden"])])
+    given = rl.reward_model or (recipe.paths.reward_model if recipe.reward_model else None)
+    ready = given if given and (rl.reward_model or is_there(given)) else None
+    if ready is not None:
+        yield from guarded("reward model", lambda: check_reward_model(ready, tokenizer))
+    if recipe.eval is not None and recipe.eval.judge is not None:
+        yield from guarded("eval.judge", lambda: check_judge(recipe, ready))
+    if "train" in sets:
+        yield from guarded("rl.rewards", lambda: check_rewards(recipe, sets["train"], ready))

@@ -1,0 +1,116 @@
+"""The data of a recipe: there, of a known shape, clean, short enough, and nothing of the hidden set in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from trimtab.cli.checks.line import CheckLine
+from trimtab.config import Recipe
+from trimtab.data import (
+    Pair,
+    Preference,
+    encode_pair,
+    encode_prompt,
+    find_overlap,
+    load_pairs,
+    load_preferences,
+)
+from trimtab.types import Message, Prompt
+
+SAMPLE = 1000  # rows that are tokenised; the others are only read
+
+
+def check_pairs(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
+    """The SFT pairs: loadable, no duplicates, rows over the limit counted. ``tokenizer`` may be None."""
+    assert recipe.sft is not None
+    path, limit = recipe.sft.data, recipe.sft.max_length
+    pairs = load_pairs(path)
+    yield CheckLine("pass", "sft.data", f"{path}: {len(pairs)} pairs")
+    yield from _duplicates("sft.data", [f"{_key(pair.prompt)}\0{pair.completion}" for pair in pairs])
+    if tokenizer is not None:
+        lengths = [_pair_length(tokenizer, pair, f"{path}, row {n}") for n, pair in enumerate(pairs[:SAMPLE])]
+        yield _lengths("sft.data", lengths, limit, "sft.max_length", "left out")
+
+
+def check_preferences(recipe: Recipe) -> Iterator[CheckLine]:
+    """The preference pairs: loadable, sides differ, and length alone does not predict the better one."""
+    assert recipe.reward_model is not None
+    path = recipe.reward_model.data
+    pairs = load_preferences(path)
+    yield CheckLine("pass", "reward_model.data", f"{path}: {len(pairs)} preference pairs")
+    keys = [f"{_key(pair.prompt)}\0{pair.chosen}\0{pair.rejected}" for pair in pairs]
+    yield from _duplicates("reward_model.data", keys)
+    same = sum(pair.chosen == pair.rejected for pair in pairs)
+    if same:
+        yield CheckLine(
+            "warn", "reward_model.data", f"{same} pairs have two equal sides", "they are left out"
+        )
+    longer = length_bias(pairs)
+    if abs(longer - 0.5) > 0.2:
+        fix = "balance the lengths, or the reward model learns length"
+        yield CheckLine("warn", "length bias", f"the longer side is chosen in {longer:.0%} of the pairs", fix)
+    else:
+        yield CheckLine("pass", "length bias", f"the longer side is chosen in {longer:.0%} of the pairs")
+
+
+def length_bias(pairs: Sequence[Preference]) -> float:
+    """Return the share of pairs of unequal length whose longer side is the chosen one; 0.5 when none is."""
+    decided = [len(p.chosen) > len(p.rejected) for p in pairs if len(p.chosen) != len(p.rejected)]
+    return sum(decided) / len(decided) if decided else 0.5
+
+
+def check_prompts(
+    name: str, source: str, prompts: Sequence[Prompt], limit: int, tokenizer: Any
+) -> Iterator[CheckLine]:
+    """Prompts: no duplicates, and none over ``limit`` tokens. ``tokenizer`` may be None."""
+    yield CheckLine("pass", name, f"{source}: {len(prompts)} prompts")
+    yield from _duplicates(name, [_key(prompt.messages) for prompt in prompts])
+    if tokenizer is None:
+        return
+    lengths = [
+        len(encode_prompt(tokenizer, prompt.messages, where=f"{source}, prompt {prompt.id}"))
+        for prompt in prompts[:SAMPLE]
+    ]
+    over = [prompts[index].id for index, length in enumerate(lengths) if length > limit]
+    if over:
+        found = f"{len(over)} prompts are over rl.max_prompt_tokens = {limit} (first: {over[0]})"
+        yield CheckLine("fail", name, found, f"shorten them, or raise the limit to {max(lengths)}")
+    else:
+        yield CheckLine("pass", f"{name} length", f"at most {max(lengths)} tokens, limit {limit}")
+
+
+def check_overlap(names: tuple[str, str], train: Iterable[Prompt], hidden: Iterable[Prompt]) -> CheckLine:
+    """No hidden prompt is, exactly or nearly, also a training prompt (R20)."""
+    known, held_out = [p.text for p in train], [p.text for p in hidden]
+    found = find_overlap(known, held_out)
+    if not found:
+        return CheckLine("pass", "overlap", f"no prompt of {names[1]} is in {names[0]}")
+    count, first = len({overlap.hidden_index for overlap in found}), found[0]
+    shown = f"hidden {first.hidden_index} is {first.similarity:.0%} like training {first.train_index}"
+    fix = f"remove them from {names[0]}"
+    return CheckLine("fail", "overlap", f"{count} prompts of {names[1]} are in {names[0]} ({shown})", fix)
+
+
+def _duplicates(name: str, keys: Sequence[str]) -> Iterator[CheckLine]:
+    count = len(keys) - len(set(keys))
+    if count:
+        yield CheckLine("warn", name, f"{count} of {len(keys)} rows are there more than once", "remove them")
+
+
+def _lengths(name: str, lengths: Sequence[int], limit: int, key: str, effect: str) -> CheckLine:
+    over = sum(length > limit for length in lengths)
+    shown = f"{over} of {len(lengths)} rows are over {key} = {limit} tokens"
+    if over == len(lengths):
+        return CheckLine("fail", f"{name} length", shown, f"raise {key} to {min(lengths)} or more")
+    if over:
+        return CheckLine("warn", f"{name} length", f"{shown} and will be {effect}", f"raise {key} or shorten")
+    return CheckLine("pass", f"{name} length", f"at most {max(lengths)} tokens, limit {limit}")
+
+
+def _pair_length(tokenizer: Any, pair: Pair, where: str) -> int:
+    return len(encode_pair(tokenizer, pair.prompt, pair.completion, where=where))
+
+
+def _key(messages: Sequence[Message]) -> str:
+    return "\0".join(f"{message['role']}:{message['content']}" for message in messages)

@@ -1,0 +1,64 @@
+"""The reward of a recipe, tried on four samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from trimtab.cli.checks.line import CheckLine
+from trimtab.config import Recipe
+from trimtab.rewards.registry import build_reward, uses_reward_model
+from trimtab.types import Prompt, Sample
+
+TRIED = 4
+# Four different answers, so that a reward that says the same of everything is seen.
+ANSWERS = (
+    "您好！感谢您的咨询，我理解您的顾虑。\n1. 优势是节省时间。\n2. **欢迎**预约演示。请问您的团队多大？",
+    "Yes. The answer is 4.",
+    "不知道。",
+    "1\n2\n3",
+)
+
+
+def check_rewards(recipe: Recipe, prompts: Sequence[Prompt], reward_model: str | None) -> Iterator[CheckLine]:
+    """Build ``rl.rewards`` and score four samples; ``reward_model`` is None where it is not trained yet."""
+    assert recipe.rl is not None
+    specs = recipe.rl.rewards
+    names = ", ".join(f"{spec.weight:g}×{spec.name}" for spec in specs)
+    if uses_reward_model(specs) and reward_model is None:
+        if recipe.reward_model is None:
+            fix = "add a table [reward_model], or give its directory as rl.reward_model"
+            yield CheckLine("fail", "rl.rewards", f"{names} needs a reward model and there is none", fix)
+            return
+        specs = [spec.model_copy(update={"options": _without_model(spec.options)}) for spec in specs]
+        specs = [spec for spec in specs if spec.name != "reward_model"]
+        found = "the reward model is trained by this recipe, so its part is tried without it"
+        yield CheckLine("warn", "rl.rewards", found, "check again after the stage reward_model")
+        if not specs:
+            return
+    reward = build_reward(specs, reward_model=reward_model, clip=recipe.rl.reward_clip)
+    samples = [Sample(prompt, answer) for prompt, answer in zip(prompts[:TRIED], ANSWERS, strict=False)]
+    results = reward.score(samples)
+    errors = [result.error for result in results if result.error]
+    values = [result.value for result in results if result.value is not None]
+    if errors:
+        found = f"{names} failed on {len(errors)} of {len(samples)} samples ({errors[0].rstrip('.')})"
+        yield CheckLine("fail", "rl.rewards", found, "mend the reward, or give the data its columns")
+    elif not values:
+        fix = "check that the data has the columns that it reads"
+        yield CheckLine("fail", "rl.rewards", f"{names} abstained on all {len(samples)} samples", fix)
+    else:
+        shown = ", ".join(f"{value:.3g}" for value in values)
+        yield CheckLine("pass", "rl.rewards", f"{names} gave {shown} on {len(samples)} samples")
+
+
+def check_judge(recipe: Recipe, reward_model: str | None) -> Iterator[CheckLine]:
+    """The judge of the win rate can be loaded and is none of the training's rewards."""
+    from trimtab.evals.judges import build_judge
+
+    assert recipe.rl is not None and recipe.eval is not None and recipe.eval.judge is not None
+    build_judge(recipe.eval.judge, rewards=recipe.rl.rewards, reward_model=reward_model)
+    yield CheckLine("pass", "eval.judge", f"{recipe.eval.judge} is no training reward")
+
+
+def _without_model(options: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in options.items() if key != "relevance"}

@@ -1,0 +1,140 @@
+"""List the rewards there are, or score completions with one."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.cli.figures import table
+from trimtab.cli.parser import Parser
+from trimtab.errors import ConfigError, DataError
+
+# The columns that hold the text to be scored, not something that the reward is told.
+_SCORED = ("prompt", "completion")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add `rewards list` and `rewards score`."""
+    actions = parser.add_subparsers(dest="action", metavar="list|score", required=True)
+    actions.add_parser("list", help="the rewards that have a name")
+    scoring = actions.add_parser(
+        "score",
+        help="score the rows of a file",
+        description="Write one {value, parts, error} per row. value null: the reward abstained.",
+    )
+    scoring.add_argument("reward", metavar="NAME|FILE.py:function", help="a reward's name, or your function")
+    scoring.add_argument(
+        "--data", required=True, metavar="FILE", help="rows with prompt, completion and the reward's columns"
+    )
+    scoring.add_argument("--json", metavar="FILE", help="where to write the results (the terminal)")
+    scoring.add_argument("--reward-model", metavar="DIR", help="a reward model, for rewards that use one")
+    scoring.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="a keyword argument of the reward"
+    )
+
+
+def execute(args: argparse.Namespace) -> int:
+    """List or score; return the exit code."""
+    return _list() if args.action == "list" else _score(args)
+
+
+def _list() -> int:
+    from trimtab.rewards.registry import REWARDS
+
+    rows = []
+    for name in sorted(REWARDS):
+        parameters = [
+            str(p) for key, p in inspect.signature(REWARDS[name]).parameters.items() if key != "context"
+        ]
+        options = ", ".join(parameter.replace(": str", "").replace(": int", "") for parameter in parameters)
+        rows.append([name, options])
+    print(table(["name", "options"], rows, right=False))
+    print("Your own: FILE.py:function, f(prompts, completions, **columns) -> list of numbers.")
+    return 0
+
+
+def _score(args: argparse.Namespace) -> int:
+    samples = load_samples(args.data)
+    reward = build_one(args.reward, _options(args.option), args.reward_model)
+    from trimtab.rewards.base import call_reward
+
+    results = [
+        {"value": result.value, "parts": dict(result.parts), "error": result.error}
+        for result in call_reward(reward, samples)
+    ]
+    text = json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False)
+    if args.json is None:
+        print(text)
+        return 0
+    try:
+        Path(args.json).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--json {args.json} cannot be written: {error.strerror or error}.") from None
+    values = [result["value"] for result in results if result["value"] is not None]
+    mean = f"mean {sum(values) / len(values):.4g}, " if values else ""
+    print(f"{len(results)} rows: {mean}{len(results) - len(values)} abstained; written to {args.json}")
+    return 0
+
+
+def build_one(name: str, options: dict[str, Any], reward_model: str | None) -> Any:
+    """Return one reward by its name or `FILE.py:function`, without the weighted sum around it.
+
+    Raises:
+        RewardError: it is unknown, cannot be loaded, or needs a reward model.
+    """
+    from trimtab.config import RewardSpec
+    from trimtab.rewards.registry import build_reward
+
+    combined = build_reward([RewardSpec(name=name, options=options)], reward_model=reward_model)
+    return combined.components[0][0]
+
+
+def load_samples(path: str) -> list[Any]:
+    """Return the rows of a file as samples: ``prompt`` (text or messages, may be missing) and ``completion``.
+
+    Raises:
+        DataError: the file cannot be read, or a row has no completion.
+    """
+    from trimtab.data import read_rows
+    from trimtab.data.messages import as_prompt, as_reply
+    from trimtab.errors import nearest
+    from trimtab.types import Prompt, Sample
+
+    samples = []
+    for number, row in enumerate(read_rows(path)):
+        if "completion" not in row.values:
+            raise DataError(
+                f"{row.where}: the column 'completion' is missing{nearest('completion', row.values)}; "
+                "each row needs the text to be scored."
+            )
+        given = row.values.get("prompt")
+        # Many rewards judge the completion alone, so a row may leave out its prompt.
+        messages = as_prompt(given, row.where) if given else ({"role": "user", "content": ""},)
+        prompt = Prompt(
+            id=str(row.values.get("id", number)),
+            messages=messages,
+            columns={name: value for name, value in row.values.items() if name not in _SCORED},
+            is_conversational=isinstance(given, list),
+        )
+        samples.append(Sample(prompt, as_reply(row.values["completion"], row.where, "completion")))
+    return samples
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """Read KEY=VALUE, the value as TOML where it is, else as text."""
+    import tomllib
+
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--option {word} is not KEY=VALUE: write for example --option pattern='^ok'.")
+        try:
+            options[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[key] = text
+    return options
