@@ -11,6 +11,7 @@ from trimtab.data import PromptStream, load_pairs, load_preferences, refuse_over
 from trimtab.distributed.build import System, build_system
 from trimtab.distributed.worker import WorkerSettings, policy_learner
 from trimtab.errors import ConfigError
+from trimtab.evals.suite import evaluate_policy
 from trimtab.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer, save_model
 from trimtab.pipeline.sources import TASK, policy_start, prompts_for, reward_model_path, sft_model
 from trimtab.trainers.cadence import Cadence
@@ -59,7 +60,7 @@ def run_sft(recipe: Recipe, stage: Stage) -> dict[str, Any]:
 
 
 def run_reward_model(recipe: Recipe, stage: Stage) -> dict[str, Any]:
-    """Train a reward model from the SFT model (or `reward_model.model`) and save it in `paths.reward_model`."""
+    """Train a reward model from the SFT model (or `reward_model.model`) into `paths.reward_model`."""
     config = recipe.reward_model
     assert config is not None
     path = config.model or sft_model(recipe)

@@ -73,7 +73,7 @@ def add_reference(system: System, rows: TrainBatch, is_needed: bool) -> TrainBat
 
 
 def kl_penalty(system: System, rows: TrainBatch, rl: RLConfig, kl_coef: float) -> Tensor | None:
-    """The KL that is charged to the reward of each token, ``[B, T]``, coefficient included; None if none is."""
+    """The KL charged to the reward of each token, ``[B, T]``, coefficient included; None if none is."""
     if rl.kl.placement != "reward" or rows.ref_logprobs is None:
         return None
     if rl.kl.estimator == "full":

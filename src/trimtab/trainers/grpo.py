@@ -29,7 +29,7 @@ from trimtab.trainers.experience import (
 from trimtab.trainers.measure import rollout_metrics, rollout_records, speed_metrics
 from trimtab.trainers.objectives import PolicyObjective
 from trimtab.trainers.seeds import derive_seed, generator
-from trimtab.trainers.stage import Phases, Stage, mean_metrics, total_steps
+from trimtab.trainers.stage import Phases, Stage, StepContext, mean_metrics, total_steps
 from trimtab.trainers.update import StepSettings, guarded_update
 from trimtab.types import Prompt
 
@@ -46,44 +46,52 @@ def train_grpo(
     steps = total_steps(len(stream), rl.num_prompts, rl.epochs, rl.steps)
     trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller}
     for step in range(restore_rl(stage, system, trained), steps):
-        phases, seed = Phases(), derive_seed(cadence.seed, "step", step)
-        groups = collect_groups(system, stream, rl, seed, phases)
-        batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
-        with phases("reference"):
-            rows = add_reference(system, batch.rows, rl.kl.coef > 0)
-            old = system.policy.logprobs(rows) if needs_old(rl) else None
-            rows = replace(rows, old_logprobs=old)
-            kl = reference_kl(system, rows)
-            penalty = kl_penalty(system, rows, rl, kl_controller.kl_coef)
-        advantages = completion_advantages(batch, rl, penalty)
-        rows = replace(rows, advantages=advantages.unsqueeze(1) * rows.completion_mask)
-
-        updates = []
-        rate = learning_rate_at(step, rl.learning_rate, rl.lr_schedule, rl.warmup_steps, steps)
-        settings = StepSettings(step, rate, rl.max_grad_norm)
-        with phases("update"):
-            for epoch in range(rl.num_epochs_per_batch):
-                for minibatch in minibatches(rows, rl.num_minibatches, generator(seed, "rows", epoch)):
-                    objective = PolicyObjective.of(rl, minibatch, kl_controller.kl_coef)
-                    updates.append(guarded_update(system.policy, minibatch, objective, stage, settings))
-        with phases("publish"):
-            system.publish(policy_version=step + 1)
-
-        times = phases.metrics()
-        metrics = {
-            **rollout_metrics(groups, batch),
-            **mean_metrics([{**u.metrics, "train/grad_norm": u.grad_norm} for u in updates]),
-            **kl,
-            "kl/coef": kl_controller.kl_coef,
-            "train/learning_rate": rate,
-            "train/updates": float(len(updates)),
-            "train/epoch": float(stream.epoch),
-            **times,
-            **speed_metrics(times, batch),
-        }
-        cadence.after_step(step, metrics, rollout_records(groups, advantages.tolist()))
-        cadence.follow_kl(kl_controller, step, metrics, num_samples=len(rows))
+        at = StepContext(step, steps, cadence.seed, kl_controller.kl_coef)
+        metrics, records = grpo_step(system, stream, rl, stage, at)
+        cadence.after_step(step, metrics, records)
+        cadence.follow_kl(kl_controller, step, metrics, num_samples=len(records))
         cadence.evaluate_and_save(step, steps, system, trained)
+
+
+def grpo_step(
+    system: System, stream: PromptStream[Prompt], rl: RLConfig, stage: Stage, at: StepContext
+) -> tuple[dict[str, float], list[dict[str, object]]]:
+    """One collect and update; return its metrics and one record per completion."""
+    phases, seed = Phases(), derive_seed(at.seed, "step", at.step)
+    groups = collect_groups(system, stream, rl, seed, phases)
+    batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
+    with phases("reference"):
+        rows = add_reference(system, batch.rows, rl.kl.coef > 0)
+        rows = replace(rows, old_logprobs=system.policy.logprobs(rows) if needs_old(rl) else None)
+        kl = reference_kl(system, rows)
+        penalty = kl_penalty(system, rows, rl, at.kl_coef)
+    advantages = completion_advantages(batch, rl, penalty)
+    rows = replace(rows, advantages=advantages.unsqueeze(1) * rows.completion_mask)
+
+    updates = []
+    rate = learning_rate_at(at.step, rl.learning_rate, rl.lr_schedule, rl.warmup_steps, at.num_steps)
+    settings = StepSettings(at.step, rate, rl.max_grad_norm)
+    with phases("update"):
+        for epoch in range(rl.num_epochs_per_batch):
+            for minibatch in minibatches(rows, rl.num_minibatches, generator(seed, "rows", epoch)):
+                objective = PolicyObjective.of(rl, minibatch, at.kl_coef)
+                updates.append(guarded_update(system.policy, minibatch, objective, stage, settings))
+    with phases("publish"):
+        system.publish(policy_version=at.step + 1)
+
+    times = phases.metrics()
+    metrics = {
+        **rollout_metrics(groups, batch),
+        **mean_metrics([{**u.metrics, "train/grad_norm": u.grad_norm} for u in updates]),
+        **kl,
+        "kl/coef": at.kl_coef,
+        "train/learning_rate": rate,
+        "train/updates": float(len(updates)),
+        "train/epoch": float(stream.epoch),
+        **times,
+        **speed_metrics(times, batch),
+    }
+    return metrics, rollout_records(groups, advantages.tolist())
 
 
 def needs_old(rl: RLConfig) -> bool:

@@ -93,9 +93,7 @@ class PolicyObjective:
     def _surrogate(self, logprobs: Tensor, old: Tensor, batch: TrainBatch) -> Tensor:
         clip = self.rl.clip
         if self.rl.loss == "cispo":
-            return cispo_loss(
-                logprobs, old, batch.advantages, clip.ratio_max, mask=batch.completion_mask
-            )
+            return cispo_loss(logprobs, old, batch.advantages, clip.ratio_max, mask=batch.completion_mask)
         return clipped_policy_loss(
             logprobs,
             old,

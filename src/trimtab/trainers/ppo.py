@@ -29,7 +29,7 @@ from trimtab.trainers.experience import (
 from trimtab.trainers.measure import rollout_metrics, rollout_records, speed_metrics
 from trimtab.trainers.objectives import JointObjective, PolicyObjective, ValueObjective
 from trimtab.trainers.seeds import derive_seed, generator
-from trimtab.trainers.stage import Phases, Stage, mean_metrics, total_steps
+from trimtab.trainers.stage import Phases, Stage, StepContext, mean_metrics, total_steps
 from trimtab.trainers.update import StepSettings, guarded_update
 from trimtab.types import Prompt, TrainBatch
 
@@ -44,45 +44,49 @@ def train_ppo(
     """
     kl_controller = build_kl_controller(rl.kl)
     steps = total_steps(len(stream), rl.num_prompts, rl.epochs, rl.steps)
-    critic = system.critic or system.policy
     trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller}
     if system.critic is not None:
         trained["critic"] = system.critic
     for step in range(restore_rl(stage, system, trained), steps):
-        phases, seed = Phases(), derive_seed(cadence.seed, "step", step)
-        groups = collect_groups(system, stream, rl, seed, phases)
-        batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
-        with phases("reference"):
-            rows = add_reference(system, batch.rows, rl.kl.coef > 0)
-            rows = replace(
-                rows, old_logprobs=system.policy.logprobs(rows), old_values=critic.values(rows)
-            )
-            kl = reference_kl(system, rows)
-            penalty = kl_penalty(system, rows, rl, kl_controller.kl_coef)
-        rows, raw = with_advantages(rows, shaped_rewards(batch, rl), penalty, rl)
-
-        with phases("update"):
-            rate = learning_rate_at(step, rl.learning_rate, rl.lr_schedule, rl.warmup_steps, steps)
-            updates = update_epochs(system, rows, rl, stage, (step, rate, kl_controller.kl_coef, seed))
-        with phases("publish"):
-            system.publish(policy_version=step + 1)
-
-        times = phases.metrics()
-        metrics = {
-            **rollout_metrics(groups, batch),
-            **mean_metrics(updates),
-            **kl,
-            **critic_metrics(rows),
-            "kl/coef": kl_controller.kl_coef,
-            "train/learning_rate": rate,
-            "train/updates": float(len(updates)),
-            "train/epoch": float(stream.epoch),
-            **times,
-            **speed_metrics(times, batch),
-        }
-        cadence.after_step(step, metrics, rollout_records(groups, raw.tolist()))
-        cadence.follow_kl(kl_controller, step, metrics, num_samples=len(rows))
+        at = StepContext(step, steps, cadence.seed, kl_controller.kl_coef)
+        metrics, records = ppo_step(system, stream, rl, stage, at)
+        cadence.after_step(step, metrics, records)
+        cadence.follow_kl(kl_controller, step, metrics, num_samples=len(records))
         cadence.evaluate_and_save(step, steps, system, trained)
+
+
+def ppo_step(
+    system: System, stream: PromptStream[Prompt], rl: RLConfig, stage: Stage, at: StepContext
+) -> tuple[dict[str, float], list[dict[str, object]]]:
+    """One collect and several epochs of updates; return its metrics and one record per completion."""
+    phases, seed = Phases(), derive_seed(at.seed, "step", at.step)
+    groups = collect_groups(system, stream, rl, seed, phases)
+    batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
+    critic = system.critic or system.policy
+    with phases("reference"):
+        rows = add_reference(system, batch.rows, rl.kl.coef > 0)
+        rows = replace(rows, old_logprobs=system.policy.logprobs(rows), old_values=critic.values(rows))
+        kl = reference_kl(system, rows)
+        penalty = kl_penalty(system, rows, rl, at.kl_coef)
+    rows, raw = with_advantages(rows, shaped_rewards(batch, rl), penalty, rl)
+    with phases("update"):
+        updates = update_epochs(system, rows, rl, stage, at)
+    with phases("publish"):
+        system.publish(policy_version=at.step + 1)
+
+    times = phases.metrics()
+    metrics = {
+        **rollout_metrics(groups, batch),
+        **mean_metrics(updates),
+        **kl,
+        **critic_metrics(rows),
+        "kl/coef": at.kl_coef,
+        "train/updates": float(len(updates)),
+        "train/epoch": float(stream.epoch),
+        **times,
+        **speed_metrics(times, batch),
+    }
+    return metrics, rollout_records(groups, raw.tolist())
 
 
 def with_advantages(
@@ -101,23 +105,24 @@ def with_advantages(
 
 
 def update_epochs(
-    system: System, rows: TrainBatch, rl: RLConfig, stage: Stage, at: tuple[int, float, float, int]
+    system: System, rows: TrainBatch, rl: RLConfig, stage: Stage, at: StepContext
 ) -> list[dict[str, float]]:
     """Several epochs over shuffled mini-batches, stopped early when approx_kl passes the target.
 
-    ``at`` is (step, learning rate, KL coefficient, seed). Returns the metrics of every update.
+    Returns the metrics of every update.
     """
-    step, rate, kl_coef, seed = at
-    policy_settings = StepSettings(step, rate, rl.max_grad_norm)
+    seed = derive_seed(at.seed, "step", at.step)
+    rate = learning_rate_at(at.step, rl.learning_rate, rl.lr_schedule, rl.warmup_steps, at.num_steps)
+    policy_settings = StepSettings(at.step, rate, rl.max_grad_norm)
     critic_rate = rate * (rl.ppo.critic_learning_rate or rl.learning_rate) / rl.learning_rate
-    critic_settings = StepSettings(step, critic_rate, rl.max_grad_norm)
-    is_warming_up = step < rl.ppo.critic_warmup_steps
+    critic_settings = StepSettings(at.step, critic_rate, rl.max_grad_norm)
+    is_warming_up = at.step < rl.ppo.critic_warmup_steps
     updates: list[dict[str, float]] = []
     for epoch in range(rl.num_epochs_per_batch):
         for minibatch in minibatches(rows, rl.num_minibatches, generator(seed, "rows", epoch)):
-            policy = PolicyObjective.of(rl, minibatch, kl_coef)
+            policy = PolicyObjective.of(rl, minibatch, at.kl_coef)
             value = ValueObjective(rl.ppo.value_clip, rl.ppo.vf_coef, policy.num_tokens)
-            metrics: dict[str, float] = {}
+            metrics: dict[str, float] = {"train/learning_rate": rate}
             if system.critic is not None:
                 result = guarded_update(system.critic, minibatch, value, stage, critic_settings)
                 metrics |= {**result.metrics}
@@ -135,8 +140,6 @@ def critic_metrics(rows: TrainBatch) -> dict[str, float]:
     """How well the critic's old values explain the returns of this step."""
     assert rows.old_values is not None and rows.returns is not None
     return {
-        "critic/explained_variance": explained_variance(
-            rows.old_values, rows.returns, rows.completion_mask
-        ),
+        "critic/explained_variance": explained_variance(rows.old_values, rows.returns, rows.completion_mask),
         "critic/value_mean": float(masked_mean(rows.old_values, rows.completion_mask)),
     }

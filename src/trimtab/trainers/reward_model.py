@@ -1,4 +1,4 @@
-"""The reward model: Bradley-Terry on preference pairs, with what a user must know of it stored beside it (R4)."""
+"""The reward model (R4): Bradley-Terry on preference pairs; what a user must know of it is stored with it."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def train_reward_model(
     stream = PromptStream(encoded, derive_seed(seed, "reward_model"))
     steps = total_steps(len(encoded), config.batch_size, config.epochs, config.steps)
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    optimizer = MasterAdamW(
-        parameters, learning_rate=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = MasterAdamW(parameters, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
     start = 0
     if (state := stage.restore()) is not None:
         start = state["step"]
@@ -72,9 +70,7 @@ def train_reward_model(
     for step in range(start, steps):
         phases = Phases()
         pairs = stream.next_batch(config.batch_size)
-        rate = learning_rate_at(
-            step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps
-        )
+        rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)
         with phases("update"):
             loss, margins = _accumulate(model, pairs, tokenizer.pad_token_id, config)
             norm = optimizer.clip_grad_norm(config.max_grad_norm)
@@ -156,7 +152,7 @@ def _accumulate(
         losses = bradley_terry_loss(chosen, rejected, centre_coef=config.centre_coef)
         loss = losses.sum() / len(pairs)
         loss.backward()
-        total += float(loss)
+        total += loss.item()
         margins.append((chosen - rejected).detach())
     return total, torch.cat(margins)
 

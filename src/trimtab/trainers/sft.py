@@ -43,9 +43,7 @@ def train_sft(config: SFTConfig, learner: LocalLearner, tokenizer: object, stage
         phases = Phases()
         batch = supervised_batch(stream.next_batch(config.batch_size), tokenizer.pad_token_id)
         num_tokens = float(batch.completion_mask.sum())
-        rate = learning_rate_at(
-            step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps
-        )
+        rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)
         with phases("update"):
             update = guarded_update(
                 learner,
@@ -68,9 +66,7 @@ def train_sft(config: SFTConfig, learner: LocalLearner, tokenizer: object, stage
                 **times,
             },
         )
-        stage.checkpoint_if_due(
-            step + 1, steps, {"stream": stream.state(), "learner": learner.state()}
-        )
+        stage.checkpoint_if_due(step + 1, steps, {"stream": stream.state(), "learner": learner.state()})
 
 
 def encode_pairs(config: SFTConfig, tokenizer: object, stage: Stage) -> list[EncodedPair]:
@@ -88,7 +84,9 @@ def encode_pairs(config: SFTConfig, tokenizer: object, stage: Stage) -> list[Enc
             f"raise it to at least {shortest}."
         )
     if len(kept) < len(encoded):
-        stage.view.note(f"{len(encoded) - len(kept)} of {len(encoded)} rows are over sft.max_length: left out")
+        stage.view.note(
+            f"{len(encoded) - len(kept)} of {len(encoded)} rows are over sft.max_length: left out"
+        )
     return kept
 
 

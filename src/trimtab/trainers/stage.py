@@ -48,8 +48,8 @@ class Stage:
         self.view.note(f"guard: {verdict}: {reason}")
         if verdict == "stop":
             raise DivergedError(
-                f"Stage {self.name} was stopped at step {step}: {reason}; lower the learning rate or train in "
-                f"bfloat16 or float32, then go on with --resume."
+                f"Stage {self.name} was stopped at step {step}: {reason}; lower the learning rate or train "
+                f"in bfloat16 or float32, then go on with --resume."
             )
 
     @property
@@ -74,6 +74,16 @@ class Stage:
         self.run.rewind(self.name, state["step"])
         self.view.note(f"resumed {self.name} after step {state['step']} from {found[-1]}")
         return state
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """Where an RL step stands: its number, how many there are, the recipe's seed, the KL coefficient."""
+
+    step: int
+    num_steps: int
+    seed: int
+    kl_coef: float
 
 
 class Phases:
