@@ -26,8 +26,8 @@ def rarefied_distinct(counts: Counter[tuple[Hashable, ...]], size: int) -> float
     """Expected share of different n-grams among ``size`` drawn without replacement; 0 for none.
 
     Example:
-        >>> rarefied_distinct(Counter({("a",): 2, ("b",): 2}), 2)   # 4 of the 6 pairs hold both
-        0.8333333333333334
+        >>> round(rarefied_distinct(Counter({("a",): 2, ("b",): 2}), 2), 3)   # 4 of the 6 pairs hold both
+        0.833
     """
     total = sum(counts.values())
     size = min(size, total)
