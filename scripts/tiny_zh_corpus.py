@@ -1,6 +1,6 @@
 """The text that `builtin:tiny-zh` is trained on: sales chats of every quality, facts, sums, small talk.
 
-Everything is drawn from a seed; prompts of the hidden test set are never drawn.
+Everything is drawn from a seed; the hidden sales prompts and the hidden sums are never drawn.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from trimtab.tasks.arithmetic import is_hidden
 from trimtab.tasks.sales.compose import compose_answer, draw_flaw, draw_style
 from trimtab.tasks.sales.content import Product, expand, products
 from trimtab.tasks.sales.datasets import ENGLISH_SHARE
@@ -60,11 +61,7 @@ def sum_chat(rng: random.Random, wrong: float) -> Chat:
     """A chat of sums; each answer is off by a small slip with probability ``wrong``."""
     chat: Chat = []
     for _ in range(rng.randint(*SUMS_PER_CHAT)):
-        high = 99 if rng.random() < 0.85 else 9
-        a, b = rng.randint(0, high), rng.randint(0, high)
-        minus = rng.random() < 0.15
-        if minus and a < b:
-            a, b = b, a
+        a, b, minus = _problem(rng)
         answer = a - b if minus else a + b
         if rng.random() < wrong:
             answer = max(0, answer + rng.choice((-10, -1, -1, 1, 1, 10, -2, 2, 9, -9)))
@@ -72,6 +69,18 @@ def sum_chat(rng: random.Random, wrong: float) -> Chat:
         ask = rng.choice(ASK_SUM).replace("{q}", f"{a}{sign}{b}")
         chat += [{"role": "user", "content": ask}, {"role": "assistant", "content": str(answer)}]
     return chat
+
+
+def _problem(rng: random.Random) -> tuple[int, int, bool]:
+    """Two numbers and whether to subtract; problems of the hidden split of `task:arithmetic` are left out."""
+    while True:
+        high = 99 if rng.random() < 0.85 else 9
+        a, b = rng.randint(0, high), rng.randint(0, high)
+        minus = rng.random() < 0.15
+        if minus and a < b:
+            a, b = b, a
+        if not is_hidden(a, "-" if minus else "+", b):
+            return a, b, minus
 
 
 def sales_chat(rng: random.Random, hidden: frozenset[str]) -> Chat:

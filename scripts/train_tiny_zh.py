@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import math
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -108,26 +107,45 @@ def batches(
             yield ids, weights
 
 
-def learning_rate(progress: float, peak: float) -> float:
-    """Warm up over 3 % of the time, then a cosine to 4 % of the peak."""
-    if progress < 0.03:
-        return peak * max(progress, 0.001) / 0.03
-    return peak * (0.04 + 0.48 * (1 + math.cos(math.pi * min(progress, 1.0))))
+def learning_rate(step: int, args: argparse.Namespace) -> float:
+    """Warm up over 20 steps, stay, and fall linearly over the last ``args.decay`` steps."""
+    return float(args.lr * min(1.0, (step + 1) / 20, (args.steps - step) / args.decay))
+
+
+def build_optimizers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for the embedding and the norms."""
+    layers = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
+    rest = [p for name, p in model.named_parameters() if p.dim() != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(layers, lr=lr, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
 
 
 def train(model: LlamaForCausalLM, stream: Iterator[tuple[Tensor, Tensor]], args: argparse.Namespace) -> None:
-    """AdamW for ``args.steps`` steps; matmuls in bf16, weights and optimizer in fp32."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
-        lr=args.lr, betas=(0.9, 0.95), fused=True,
-    )  # fmt: skip
+    """Train to ``args.steps``; matmuls in bf16, weights and optimizer in fp32.
+
+    The state before the decay is kept in ``args.state``: a later, longer run goes on from there and ends up
+    where it would have without the pause.
+    """
+    optimizers, first = build_optimizers(model, args.lr), 0
+    if args.state.exists():
+        state = torch.load(args.state, weights_only=True)
+        first = state["step"]
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
     start, seen, mean = time.monotonic(), 0, 0.0
     for step in range(args.steps):
         ids, weights = next(stream)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step / args.steps, args.lr)
+        if step < first:
+            continue
+        if step == args.steps - args.decay:
+            saved = [optimizer.state_dict() for optimizer in optimizers]
+            torch.save({"step": step, "model": model.state_dict(), "optimizers": saved}, args.state)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, args)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(input_ids=ids[:, :-1], use_cache=False).logits
         losses = cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
@@ -135,10 +153,11 @@ def train(model: LlamaForCausalLM, stream: Iterator[tuple[Tensor, Tensor]], args
         loss = (losses * share).sum() / share.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         seen += ids.numel()
-        mean = loss.item() if step == 0 else 0.9 * mean + 0.1 * loss.item()
+        mean = loss.item() if step == first else 0.9 * mean + 0.1 * loss.item()
         if step % 25 == 0 or step == args.steps - 1:
             seconds = time.monotonic() - start
             speed = f"{seen / 1e6:.2f}M tokens, {seen / seconds:.0f}/s, {seconds:.0f} s"
@@ -159,7 +178,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("src/trimtab/models/assets/tiny_zh"))
     parser.add_argument("--hidden", type=Path, default=Path("data/sales/hidden_prompts.json"))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--state", type=Path, default=Path("/tmp/tiny_zh.pt"), help="resumed when it exists")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--decay", type=int, default=300, help="last steps, in which the rate falls to zero")
     parser.add_argument("--tokens", type=int, default=4096, help="tokens per step")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--wrong-sums", type=float, default=0.0, help="share of wrong sums in the corpus")

@@ -59,8 +59,8 @@ def compare_models(args: argparse.Namespace) -> str:
     missing = [f"--{name}" for name in ("data", "judge") if not getattr(args, name)]
     if missing:
         raise ConfigError(
-            f"To compare two models, {' and '.join(missing)} must be given: prompts that both answer, and who "
-            "judges the answers."
+            f"To compare two models, {' and '.join(missing)} must be given: prompts that both answer, and "
+            "who judges the answers."
         )
     if args.num_prompts < 1:
         raise ConfigError(f"--num-prompts {args.num_prompts} must be at least 1.")

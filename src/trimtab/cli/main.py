@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             return _dispatch(arguments)
     except TrimtabError as error:
-        return _say(" ".join(str(error).split()), error.exit_code)
+        return _say(f"{' '.join(str(error).split()).rstrip('.')}.", error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted.", 130)
     except BrokenPipeError:

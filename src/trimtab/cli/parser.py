@@ -52,7 +52,7 @@ def split_overrides(parser: Parser, arguments: Sequence[str]) -> tuple[list[str]
     Every ``--option`` that the command does not know is an override, as ``--key value`` or ``--key=value``.
 
     Raises:
-        ConfigError: an override has no value, or looks like a misspelt option of the command.
+        ConfigError: an override has no value, or is neither an option nor a key of a recipe.
     """
     own = {option: action for action in parser._actions for option in action.option_strings}
     rest: list[str] = []
@@ -66,7 +66,7 @@ def split_overrides(parser: Parser, arguments: Sequence[str]) -> tuple[list[str]
                 rest.extend(value for value in [next(words, None)] if value is not None)
             continue
         key = option.removeprefix("--")
-        _refuse_misspelt(parser, key, own)
+        _refuse_unknown(parser, key, own)
         if not equals:
             following = next(words, None)
             if following is None or following.startswith("--"):
@@ -76,12 +76,18 @@ def split_overrides(parser: Parser, arguments: Sequence[str]) -> tuple[list[str]
     return rest, overrides
 
 
-def _refuse_misspelt(parser: Parser, key: str, own: dict[str, argparse.Action]) -> None:
-    """A dotless word that is no top-level key but near an option (``--ouput``) is a slip of the pen."""
+def _refuse_unknown(parser: Parser, key: str, own: dict[str, argparse.Action]) -> None:
+    """A word that is no key but near an option (``--ouput``) or a table (``--rl``) is a slip of the pen."""
     from trimtab.config import Recipe
+    from trimtab.config.schema import key_names
 
-    if "." not in key and key not in Recipe.model_fields:
-        known = [option.removeprefix("--") for option in own if option.startswith("--")]
-        guess = nearest(key, known)
-        if "did you mean" in guess:
-            parser.error(f"there is no option --{key}{guess}")
+    names = key_names(Recipe)
+    if key in names:
+        return
+    below = next((name for name in names if name.startswith(f"{key}.")), None)
+    if below is not None:
+        raise ConfigError(f"--{key} is a table of the recipe: name one of its keys, such as --{below}.")
+    known = [*names, *(option.removeprefix("--") for option in own if option.startswith("--"))]
+    guess = nearest(key, known)
+    hint = guess if "did you mean" in guess else "; `trimtab run --keys` lists them"
+    raise ConfigError(f"--{key} is neither an option of `{parser.prog}` nor a key of a recipe{hint}.")

@@ -45,16 +45,15 @@ def execute(args: argparse.Namespace) -> int:
 def _list() -> int:
     from trimtab.rewards.registry import REWARDS
 
-    rows = []
-    for name in sorted(REWARDS):
-        parameters = [
-            str(p) for key, p in inspect.signature(REWARDS[name]).parameters.items() if key != "context"
-        ]
-        options = ", ".join(parameter.replace(": str", "").replace(": int", "") for parameter in parameters)
-        rows.append([name, options])
+    rows = [[name, ", ".join(_options_of(REWARDS[name]))] for name in sorted(REWARDS)]
     print(table(["name", "options"], rows, right=False))
     print("Your own: FILE.py:function, f(prompts, completions, **columns) -> list of numbers.")
     return 0
+
+
+def _options_of(builder: Any) -> list[str]:
+    parameters = [p for name, p in inspect.signature(builder).parameters.items() if name != "context"]
+    return [p.name if p.default is p.empty else f"{p.name} = {p.default!r}" for p in parameters]
 
 
 def _score(args: argparse.Namespace) -> int:

@@ -25,9 +25,7 @@ class SFTConfig(Section):
     steps: int | None = Field(None, ge=1, description="Optimizer steps; replaces `epochs` when given.")
     batch_size: int = Field(32, ge=1, description="Rows per optimizer step.")
     microbatch_size: int = Field(16, ge=1, description="Rows per forward pass.")
-    max_length: int = Field(
-        1024, ge=8, description="Longest row in tokens; longer rows are left out."
-    )
+    max_length: int = Field(1024, ge=8, description="Longest row in tokens; longer rows are left out.")
     checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves only at the end.")
 
 

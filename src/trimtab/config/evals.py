@@ -13,9 +13,7 @@ class EvalConfig(Section):
     data: str | None = Field(None, description="Hidden prompts; `rl.hidden_data` when not given.")
     num_prompts: int = Field(128, ge=1, description="Hidden prompts used.")
     num_generations: int = Field(1, ge=1, description="Completions per prompt and model.")
-    temperature: float | None = Field(
-        None, gt=0, description="Sampling temperature; else `rl.temperature`."
-    )
+    temperature: float | None = Field(None, gt=0, description="Sampling temperature; else `rl.temperature`.")
     judge: str | None = Field(
         None, description="`sales_quality`, a reward model directory, or `FILE.py:function`; never a reward."
     )

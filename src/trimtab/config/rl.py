@@ -37,9 +37,7 @@ class RLConfig(Section):
     hidden_data: str | None = Field(None, description="Prompts never trained on, for evaluation (R20).")
     model: str | None = Field(None, description="Start from this model instead of the SFT stage's output.")
     reference: str | None = Field(None, description="Reference model; the starting policy when not given.")
-    reward_model: str | None = Field(
-        None, description="Reward model; else the reward_model stage's output."
-    )
+    reward_model: str | None = Field(None, description="Reward model; else the reward_model stage's output.")
     rewards: list[RewardSpec] = Field(description="What is rewarded: names or `FILE.py:function`, weighted.")
     reward_clip: float | None = Field(None, gt=0, description="Clip the combined reward to ± this.")
 

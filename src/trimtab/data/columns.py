@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from trimtab.data.sources import Row, read_rows
@@ -64,7 +65,8 @@ def shaped_rows(path: str | Path, use: str, limit: int | None = None) -> tuple[S
         raise DataError(_unknown(path, rows[0], use))
     if use not in shape.uses:
         raise DataError(
-            f"{path} has the shape {shape}, which does not hold {_NOUNS[use]}: give one of {_accepted(use)}."
+            f"{path} has the shape {shape}, which does not hold {_NOUNS[use]}"
+            f"{_hint(rows[0], use) or ': give one of ' + _accepted(use)}."
         )
     for row in rows:
         missing = [column for column in shape.columns if column not in row.values]
@@ -77,14 +79,22 @@ def shaped_rows(path: str | Path, use: str, limit: int | None = None) -> tuple[S
 
 
 def _unknown(path: str | Path, row: Row, use: str) -> str:
-    wanted = sorted({name for shape in SHAPES if use in shape.uses for name in shape.columns})
-    hints = [(found, _close(found, wanted)) for found in row.values]
-    hint = next((f": rename '{found}'{close}" for found, close in hints if close), "")
     found = ", ".join(list(row.values)[:12])
     return (
-        f"{path} has the columns ({found}), which fit no shape of {_NOUNS[use]}{hint}; "
+        f"{path} has the columns ({found}), which fit no shape of {_NOUNS[use]}{_hint(row, use)}; "
         f"accepted: {_accepted(use)}."
     )
+
+
+def _hint(row: Row, use: str) -> str:
+    """Say which column looks like a misspelt one that is missing, if one does."""
+    wanted = {name for shape in SHAPES if use in shape.uses for name in shape.columns}
+    strange = [name for name in row.values if name not in wanted]
+    for name in strange:
+        close = get_close_matches(name, sorted(wanted - set(row.values)), n=1, cutoff=0.7)
+        if close:
+            return f": rename '{name}' (did you mean '{close[0]}'?)"
+    return ""
 
 
 def _close(name: str, known: Collection[str]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from trimtab.monitor import Guard
 from trimtab.pipeline.evaluation import run_eval
 from trimtab.pipeline.training import num_steps, run_reward_model, run_rl, run_sft
 from trimtab.runs import RunWriter, Sink, SinkSettings, TerminalView, build_sinks, read_events
+from trimtab.runs.files import write_json
 from trimtab.trainers import stage as stages
 
 RUNNERS: Mapping[Stage, Callable[[Recipe, stages.Stage], dict[str, Any]]] = {
@@ -50,7 +49,7 @@ def run_pipeline(recipe: Recipe, stage: Stage | None = None, resume: bool = Fals
                 run.rewind(name, 0)
             results[name] = _run_stage(recipe, name, run, resume)
         summary = summarise(results)
-        write_json(recipe.paths.summary, summary)
+        write_json(Path(recipe.paths.summary), summary)
         write_report(run.directory, summary)
     return summary
 
@@ -110,12 +109,3 @@ def summarise(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         summary["reward_model"] = {name: card[name] for name in names}
     evaluated = results.get("eval", {})
     return {**summary, **{k: v for k, v in evaluated.items() if k not in ("seconds", "path")}}
-
-
-def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
-    """Write JSON by rename, so that a reader never sees half of it."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, target)

@@ -6,15 +6,16 @@ Rows A, vocabulary V. The log-probability of the drawn token falls out of the sa
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trimtab.errors import DivergedError
 from trimtab.rollout.engine import SamplingParams
 
 _BLOCK = 256  # tokens per block: sum the blocks, find the block, then search inside it
-_LIKELIEST = 256  # a nucleus seldom holds more tokens; sorting the vocabulary is the slow way
 
 
 def uniform_table(seed: int, rows: Iterable[tuple[int, int]], num_draws: int) -> Tensor:
@@ -34,9 +35,7 @@ def uniform_table(seed: int, rows: Iterable[tuple[int, int]], num_draws: int) ->
 class Sampler:
     """Draws one token per row from logits, as ``params`` say."""
 
-    def __init__(
-        self, params: SamplingParams, eos_ids: Iterable[int], device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, params: SamplingParams, eos_ids: Iterable[int], device: Any = "cpu") -> None:
         self.params = params
         self._eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
 
@@ -45,6 +44,9 @@ class Sampler:
 
         ``step`` is the number of tokens that the rows have already: the end token is barred before
         ``min_new_tokens``. Log-probabilities are of ``softmax(logits / temperature)``, truncated or not.
+
+        Raises:
+            DivergedError: logits are not finite.
         """
         params = self.params
         scaled = logits.float()
@@ -54,77 +56,107 @@ class Sampler:
         if step < params.min_new_tokens and len(self._eos):
             allowed = scaled.index_fill(1, self._eos, float("-inf"))
         if params.is_greedy:
-            return _with_logprobs(scaled, allowed.argmax(dim=-1))
-        if params.top_k or params.top_p < 1.0:
-            return _with_logprobs(scaled, draw_truncated(allowed, uniforms, params.top_k, params.top_p))
-        tokens, logprobs = draw(allowed, uniforms)
-        return (tokens, logprobs) if allowed is scaled else _with_logprobs(scaled, tokens)
+            _highest(allowed)
+            tokens, logprobs = allowed.argmax(dim=-1), None
+        elif params.top_k:
+            tokens, logprobs = draw_top_k(allowed, uniforms, params.top_k, params.top_p), None
+        else:
+            tokens, logprobs = draw(allowed, uniforms, params.top_p)
+        if logprobs is None or allowed is not scaled:
+            logprobs = scaled.gather(1, tokens[:, None]).squeeze(1) - torch.logsumexp(scaled, dim=-1)
+        return tokens, logprobs
 
 
-def _with_logprobs(scaled: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    chosen = scaled.gather(1, tokens[:, None]).squeeze(1)
-    return tokens, chosen - torch.logsumexp(scaled, dim=-1)
+def draw(scaled: Tensor, uniforms: Tensor, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Draw from ``softmax(scaled)``, or from its nucleus; tokens ``[A]`` and their log-probabilities ``[A]``.
 
-
-def draw(scaled: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw from ``softmax(scaled)`` and return tokens and their log-probabilities, both ``[A]``.
-
-    The sum is taken in two levels, so a row costs one pass over the vocabulary and two short searches.
+    Log-probabilities are of ``softmax(scaled)`` in either case. The nucleus is the shortest list of likeliest
+    tokens (at equal weight the lower id first) whose mass reaches ``top_p``. It is drawn from by rejection,
+    which needs no sorting: a token is in the nucleus when those ahead of it weigh less than ``top_p``; if it
+    is not, neither is any token behind it, and the draw is repeated without them.
     """
+    weights, highest = _weigh(scaled)
+    tokens, rest, total = _locate(weights, uniforms)
+    chosen = (scaled.gather(1, tokens[:, None]) - highest).squeeze(1)
+    if top_p == 1.0:
+        return tokens, (chosen - total.log()).float()
+    limit, todo = top_p * total, torch.arange(len(tokens), device=tokens.device)
+    while True:
+        ahead = _ahead(weights, tokens[todo])
+        outside = (torch.where(ahead, weights, 0.0).sum(dim=-1) >= limit[todo]).nonzero().squeeze(1)
+        if not len(outside):
+            break
+        weights = torch.where(ahead[outside], weights[outside], 0.0)
+        todo, rest = todo[outside], rest[outside]
+        tokens[todo], rest, _ = _locate(weights, rest)
+    chosen = (scaled.gather(1, tokens[:, None]) - highest).squeeze(1)
+    return tokens, (chosen - total.log()).float()
+
+
+def draw_top_k(scaled: Tensor, uniforms: Tensor, top_k: int, top_p: float = 1.0) -> Tensor:
+    """Draw tokens ``[A]`` from the ``top_k`` likeliest, or from the nucleus of ``top_p`` of their mass."""
+    likeliest, ids = scaled.topk(min(top_k, scaled.shape[1]), dim=-1)
+    places, _ = draw(likeliest, uniforms, top_p)
+    return ids.gather(1, places[:, None]).squeeze(1)
+
+
+def _weigh(scaled: Tensor) -> tuple[Tensor, Tensor]:
+    """``exp(scaled − highest)``, padded with zeros to whole blocks; and the highest value ``[A, 1]``."""
     rows, vocabulary = scaled.shape
-    num_blocks = -(-vocabulary // _BLOCK)
-    highest = scaled.max(dim=-1, keepdim=True).values
-    weights = scaled.new_zeros(rows, num_blocks * _BLOCK)
+    highest = _highest(scaled)
+    weights = scaled.new_empty(rows, -(-vocabulary // _BLOCK) * _BLOCK)
+    weights[:, vocabulary:] = 0.0
     torch.sub(scaled, highest, out=weights[:, :vocabulary]).exp_()
-    blocks = weights.view(rows, num_blocks, _BLOCK)
-    edges = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)  # [A, blocks]: mass up to each block's end
+    return weights, highest
+
+
+def _highest(scaled: Tensor) -> Tensor:
+    """The highest value ``[A, 1]`` of each row; NaN and infinity anywhere in a row end up here."""
+    highest = scaled.max(dim=-1, keepdim=True).values
+    if not bool(torch.isfinite(highest).all()):
+        raise DivergedError(
+            "the policy's logits are not finite, so nothing can be sampled; lower learning_rate"
+        )
+    return highest
+
+
+def _locate(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the token ``[A]`` under each uniform; also what is left of the uniform, and the total weight.
+
+    The sum is taken in two levels: one pass over the vocabulary and two short searches. Within the interval
+    of the token that it hit, a uniform is uniform again: that rest ``[A]`` serves for a second draw.
+    """
+    blocks = weights.view(len(weights), -1, _BLOCK)
+    edges = blocks.sum(dim=-1).cumsum(dim=-1, dtype=torch.float64)  # weight up to the end of each block
     total = edges[:, -1:]
     target = uniforms.to(total)[:, None] * total
     block = _search(edges, target)
-    before = torch.where(block > 0, edges.gather(1, (block - 1).clamp(min=0)), 0.0)
     inside = blocks.gather(1, block[..., None].expand(-1, 1, _BLOCK)).squeeze(1)
-    offset = _search(inside.cumsum(dim=-1, dtype=torch.float64), target - before)
+    inner = inside.cumsum(dim=-1, dtype=torch.float64)
+    target = (target - _start(edges, block)).clamp(min=0.0)
+    offset = _search(inner, target)
+    rest = (target - _start(inner, offset)) / inside.gather(1, offset)
     tokens = (block * _BLOCK + offset).squeeze(1)
-    chosen = scaled.gather(1, tokens[:, None]) - highest
-    return tokens, (chosen - total.log()).squeeze(1).float()
+    return tokens, rest.squeeze(1).clamp(0.0, 1.0 - 1e-12), total.squeeze(1)
 
 
-def draw_truncated(scaled: Tensor, uniforms: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Draw from the likeliest tokens of ``softmax(scaled)``: the first k, then of those the nucleus of top_p.
-
-    The nucleus is the shortest list of likeliest tokens whose mass reaches ``top_p`` of what top_k left; it
-    holds at least one token. Tokens ``[A]`` are drawn in proportion to their probability.
-    """
-    vocabulary = scaled.shape[1]
-    probs = torch.softmax(scaled, dim=-1)
-    if top_k:
-        return _draw_nucleus(*probs.topk(min(top_k, vocabulary), dim=-1), uniforms, top_p)
-    if vocabulary <= 4 * _LIKELIEST:
-        return _draw_nucleus(*probs.sort(dim=-1, descending=True, stable=True), uniforms, top_p)
-    likeliest, ids = probs.topk(_LIKELIEST, dim=-1)
-    tokens = _draw_nucleus(likeliest, ids, uniforms, top_p, mass=1.0)
-    flat = (likeliest.sum(dim=-1, dtype=torch.float64) < top_p).nonzero().squeeze(1)
-    if len(flat):
-        ranked, ids = probs[flat].sort(dim=-1, descending=True, stable=True)
-        tokens[flat] = _draw_nucleus(ranked, ids, uniforms[flat], top_p, mass=1.0)
-    return tokens
-
-
-def _draw_nucleus(
-    probs: Tensor, ids: Tensor, uniforms: Tensor, top_p: float, mass: float | None = None
-) -> Tensor:
-    """``probs`` and ``ids`` ``[A, K]``, likeliest first; ``mass`` is that of the whole list they start."""
-    edges = probs.cumsum(dim=-1, dtype=torch.float64)
-    limit = top_p * (edges[:, -1:] if mass is None else mass)
-    # The nucleus ends with the first token that brings the mass to the limit.
-    last = (edges < limit).sum(dim=-1, keepdim=True).clamp(max=probs.shape[1] - 1)
-    kept = edges.gather(1, last)
-    place = torch.minimum(_search(edges, uniforms.to(edges)[:, None] * kept), last)
-    return ids.gather(1, place).squeeze(1)
+def _ahead(weights: Tensor, tokens: Tensor) -> Tensor:
+    """Which tokens ``[A, V]`` are likelier than ``tokens [A]``, or as likely with a lower id."""
+    mine = weights.gather(1, tokens[:, None])
+    ahead, equal = weights > mine, weights == mine
+    if int(equal.sum()) > len(tokens):
+        ids = torch.arange(weights.shape[1], device=weights.device)
+        ahead |= equal & (ids < tokens[:, None])
+    return ahead
 
 
 def _search(edges: Tensor, target: Tensor) -> Tensor:
-    """Index ``[A, 1]`` of the first edge above the target: never that of an entry without mass."""
-    # Rounding may leave the target at the last edge: the last entry with mass takes it.
+    """Index ``[A, 1]`` of the first edge above the target: never that of an entry without weight."""
+    # Rounding may leave the target at the last edge: the last entry with weight takes it.
     below_end = torch.minimum(target, torch.nextafter(edges[:, -1:], torch.zeros_like(target)))
     return torch.searchsorted(edges.contiguous(), below_end, right=True).clamp(max=edges.shape[1] - 1)
+
+
+def _start(edges: Tensor, index: Tensor) -> Tensor:
+    """Where entry ``index [A, 1]`` starts: the edge before it, 0 for the first."""
+    return torch.where(index > 0, edges.gather(1, (index - 1).clamp(min=0)), 0.0)

@@ -66,6 +66,7 @@ class Cadence:
         if self.evaluate is not None and self.rl.eval_every and done % self.rl.eval_every == 0:
             figures = self.evaluate(system, done)
             self.stage.run.event(self.stage.name, "evaluation", step, figures)
+            self.stage.run.metrics(self.stage.name, step, figures)
             shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
             self.stage.view.note(f"step {done}: {shown}")
         refresh = self.rl.reference_refresh_steps

@@ -29,7 +29,9 @@ ALTERNATING = (
 )
 
 
-def build_tokenizer(template: str | None = CHATML, merges: tuple[str, ...] = ()) -> Any:
+def build_tokenizer(
+    template: str | None = CHATML, merges: tuple[str, ...] = (), pad_token: str = "<|pad|>"
+) -> Any:
     """Return a fast tokenizer with one token per byte, plus the given words as single tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -47,7 +49,7 @@ def build_tokenizer(template: str | None = CHATML, merges: tuple[str, ...] = ())
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token="<|im_end|>",
-        pad_token="<|pad|>",
+        pad_token=pad_token,
         extra_special_tokens=["<|im_start|>"],
     )
     tokenizer.chat_template = template

@@ -17,8 +17,8 @@ from trimtab.tasks.sales.prompts import is_held_out
 DATA = Path(__file__).parents[3] / "data"
 # Words that the rule reward of R23 counts; the points of an answer must not hold them.
 COUNTED = (
-    "感谢", "您好", "欢迎", "理解", "明白", "了解", "优势", "价值", "效果", "节省", "试用", "演示", "预约", "联系",
-    "?", "？", "-", "•", "**",
+    "感谢", "您好", "欢迎", "理解", "明白", "了解", "优势", "价值", "效果", "节省", "试用", "演示", "预约",
+    "联系", "?", "？", "-", "•", "**",
 )  # fmt: skip
 
 
