@@ -115,7 +115,7 @@ def _highest(scaled: Tensor) -> Tensor:
     highest = scaled.max(dim=-1, keepdim=True).values
     if not bool(torch.isfinite(highest).all()):
         raise DivergedError(
-            "the policy's logits are not finite, so nothing can be sampled; lower learning_rate"
+            "the logits of the policy are not finite; lower the learning rate"
         )
     return highest
 
