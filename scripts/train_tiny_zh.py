@@ -1,6 +1,6 @@
 """Train `builtin:tiny-zh` from scratch: tokenizer and weights, on text that this repository generates.
 
-    python scripts/train_tiny_zh.py --minutes 20 --out src/trimtab/models/assets/tiny_zh
+    OMP_WAIT_POLICY=PASSIVE python scripts/train_tiny_zh.py --steps 260 --decay 100
 """
 
 from __future__ import annotations
