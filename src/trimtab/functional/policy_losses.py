@@ -56,13 +56,14 @@ def clipped_policy_loss(
     """
     low, high = clip_bounds(clip_low, clip_high, clip_ratio)
     rho = policy_ratio(logprobs, old_logprobs, mask, ratio)
+    # Zero outside the mask, where the ratio is 1: so are the loss and its gradient.
     advantages = _aligned("clipped_policy_loss", advantages, logprobs, mask)
     loss = torch.maximum(-rho * advantages, -rho.clamp(low, high) * advantages)
     if dual_clip is not None:
         if not dual_clip > 1:
             raise ConfigError(f"dual_clip = {dual_clip} must be above 1, such as 3")
         loss = torch.where(advantages < 0, torch.minimum(loss, -dual_clip * advantages), loss)
-    return masked_fill_zero(loss, mask)
+    return loss
 
 
 def policy_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, kind: str = "token") -> Tensor:

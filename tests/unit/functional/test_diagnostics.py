@@ -41,6 +41,8 @@ def test_clip_fraction_by_hand():
     assert clip_fraction(RATIO, MASK, 0.2, 0.2) == pytest.approx(4 / 5)
     assert clip_fraction(RATIO, MASK, 0.6, 0.2) == pytest.approx(2 / 5)
     assert clip_fraction(RATIO, MASK, 0.2, 0.2, torch.tensor([1.0, -1.0])) == pytest.approx(2 / 5)
+    advantages = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0]])
+    assert clip_fraction(RATIO, MASK, 0.2, 0.2, advantages) == pytest.approx(3 / 5)
 
 
 def test_ratio_summary():
