@@ -30,8 +30,8 @@ def load_recipe(
         raise ConfigError(
             f"There is no recipe at {source}: give the path of a TOML file, such as recipes/sales/demo.toml."
         )
-    text = source.read_text(encoding="utf-8")
     try:
+        text = source.read_text(encoding="utf-8")
         tree = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source} is not valid TOML: {error}.") from None

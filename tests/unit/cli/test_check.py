@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from trimtab.cli.checks.datasets import check_overlap, check_prompts, length_bias
+from trimtab.cli.checks.line import within
+from trimtab.cli.checks.models import check_tokenizer
+from trimtab.cli.checks.resources import GIB, estimate_memory, step_flops
+from trimtab.cli.checks.rewards import check_rewards
+from trimtab.cli.checks.settings import check_settings
+from trimtab.cli.main import main
+from trimtab.config import build_recipe
+from trimtab.data import Preference
+from trimtab.types import Prompt
+
+from ..data.toy_tokenizer import CHATML, build_tokenizer
+
+USER = {"role": "user", "content": "q"}
+
+
+def recipe_of(rewards=("sales",), **rl):
+    return build_recipe({"rl": {"data": "p", "rewards": list(rewards), **rl}})
+
+
+def statuses(lines):
+    return {line.name: line.status for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("rl", "name", "status"),
+    [
+        ({}, "rl.learning_rate", "pass"),
+        ({"learning_rate": 5e-6}, "rl.learning_rate", "pass"),
+        ({"learning_rate": 6e-6}, "rl.learning_rate", "warn"),
+        ({"learning_rate": 9e-7}, "rl.learning_rate", "warn"),
+        ({"kl": {"coef": 0.1}}, "rl.kl.coef", "pass"),
+        ({"kl": {"coef": 0.2}}, "rl.kl.coef", "warn"),
+        ({"kl": {"coef": 0.0}}, "rl.kl.coef", "warn"),
+        ({"clip": {"ratio": 10.0}}, "rl.clip.ratio", "pass"),
+        ({"clip": {"ratio": 100.0}}, "rl.clip.ratio", "warn"),
+        ({"algorithm": "ppo"}, "rl.clip.high", "pass"),
+        ({"algorithm": "ppo", "clip": {"high": 0.9}}, "rl.clip.high", "warn"),
+        ({"algorithm": "gspo"}, "rl.clip.high", "pass"),
+        ({"algorithm": "dapo"}, "rl.clip.high", "pass"),
+        ({}, "batch", "pass"),
+        ({"num_prompts": 1}, "batch", "warn"),
+        ({"num_minibatches": 3}, "batch", "warn"),
+        ({"num_minibatches": 33}, "batch", "fail"),
+        ({"temperature": 0.1}, "rl.temperature", "warn"),
+    ],
+)
+def test_ranges_of_the_checklist(rl, name, status):
+    """R25: learning rate 1e-6–5e-6, KL coefficient 0.001–0.1, clip sensible, batch large and divisible."""
+    lines = list(check_settings(recipe_of(**rl)))
+    assert statuses(lines)[name] == status
+    assert all(line.fix for line in lines if line.status != "pass")
+
+
+def test_defaults_of_every_preset_pass_the_fixed_ranges():
+    """R9, R10, R25: no preset is warned about its own clip or batch."""
+    from trimtab.config import PRESETS
+
+    for algorithm in PRESETS:
+        found = statuses(check_settings(recipe_of(algorithm=algorithm)))
+        clips = [status for name, status in found.items() if name.startswith("rl.clip") or name == "batch"]
+        assert clips == ["pass", "pass"], algorithm
+
+
+def test_bounds_are_inclusive():
+    """R25: 5e-6 is inside 1e-6–5e-6, whatever its binary form."""
+    assert within("x", 5e-6, 1e-6, 5e-6, "f").status == "pass"
+    assert within("x", 5.001e-6, 1e-6, 5e-6, "f").status == "warn"
+
+
+def test_rewards_are_tried_on_four_samples(tmp_path):
+    """R25: a reward that works passes; one that fails, abstains on everything or needs a model fails."""
+    prompts = [Prompt(str(i), (USER,), {"answer": "4"}) for i in range(5)]
+    (line,) = check_rewards(recipe_of(), prompts, None)
+    assert (line.status, line.found.count(",")) == ("pass", 3)
+    (tmp_path / "r.py").write_text(
+        "def none(completions, **kw): return [None] * len(completions)\n"
+        "def bad(completions, **kw): return [1 / 0]\n"
+    )
+    for name, words in (("none", "abstained on all 4"), ("bad", "failed on 4 of 4")):
+        (line,) = check_rewards(recipe_of([f"{tmp_path}/r.py:{name}"]), prompts, None)
+        assert line.status == "fail"
+        assert words in line.found
+    learned = {"name": "sales", "options": {"relevance": True}}
+    (line,) = check_rewards(recipe_of([learned]), prompts, None)
+    assert (line.status, "no" in line.found) == ("fail", True)
+
+
+def test_dirty_prompts_are_seen():
+    """R20, R25: duplicates warn, prompts over the limit fail, and leakage fails."""
+    tokenizer = build_tokenizer()
+    prompts = [
+        Prompt(str(i), ({"role": "user", "content": text},)) for i, text in enumerate(["a", "a", "b" * 99])
+    ]
+    lines = list(check_prompts("rl.data", "p", prompts, 64, tokenizer))
+    assert [line.status for line in lines] == ["pass", "warn", "fail"]
+    assert "1 of 3 rows" in lines[1].found
+    assert "first: 2" in lines[2].found
+    assert check_overlap(("t", "h"), prompts, prompts[2:]).status == "fail"
+    assert check_overlap(("t", "h"), prompts[:1], prompts[2:]).status == "pass"
+
+
+def test_length_bias_by_hand():
+    """R4: 2 of 3 decided pairs have the longer side chosen; equal lengths do not count."""
+    pairs = [("aa", "b"), ("aaa", "b"), ("a", "bb"), ("a", "b")]
+    assert length_bias([Preference((USER,), chosen, rejected) for chosen, rejected in pairs]) == 2 / 3
+    assert length_bias([]) == 0.5
+
+
+def test_a_template_whose_end_the_engine_ignores_fails():
+    """Trap 13: the end of a turn must stop the engine, and padding must not be that end."""
+    tokenizer = build_tokenizer(CHATML)
+    ends = frozenset({tokenizer.eos_token_id})
+    assert [line.status for line in check_tokenizer("m", tokenizer, ends)] == ["pass", "pass"]
+    assert next(iter(check_tokenizer("m", tokenizer, frozenset({1})))).status == "fail"
+    tokenizer.pad_token = tokenizer.eos_token
+    assert next(iter(check_tokenizer("m", tokenizer, ends))).status == "fail"
+
+
+def test_estimates_by_hand():
+    """R25: GRPO keeps policy, optimizer, reference; PPO adds a critic; 10 operations per token, weight."""
+    grpo, ppo = recipe_of(), recipe_of(algorithm="ppo")
+    assert estimate_memory(grpo, 10**9, 2) == pytest.approx((18 + 2) * 10**9 * 1.2 + 0.5 * GIB)
+    assert estimate_memory(ppo, 10**9, 2) == pytest.approx((36 + 2) * 10**9 * 1.2 + 0.5 * GIB)
+    assert step_flops(grpo, 10) == 10 * (4 * 8 * 256) * 10
+
+
+def test_the_whole_checklist(model, tmp_path, monkeypatch, capsys):
+    """R25, issue 2: every line passes or warns → exit 0; one that fails → exit 2."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sft.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b"}))
+    rows = [
+        {"prompt": "a", "chosen": "bb", "rejected": "c"},
+        {"prompt": "a", "chosen": "b", "rejected": "cc"},
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "train.json").write_text(json.dumps(["one", "two", "three", "four"]))
+    (tmp_path / "hidden.json").write_text(json.dumps(["quite another question"]))
+    (tmp_path / "r.toml").write_text(
+        f'[model]\npath = "{model}"\n[sft]\ndata = "sft.jsonl"\n[reward_model]\ndata = "pairs.jsonl"\n'
+        '[rl]\ndata = "train.json"\nhidden_data = "hidden.json"\nrewards = ["sales"]\nsteps = 2\n'
+        '[eval]\njudge = "sales_quality"\n'
+    )
+    assert main(["check", "r.toml"]) == 0
+    shown = capsys.readouterr().out
+    assert ", 0 failed" in shown
+    for name in (
+        "recipe",
+        "model",
+        "EOS",
+        "chat template",
+        "memory",
+        "time",
+        "sft.data",
+        "reward_model.data",
+    ):
+        assert f"pass  {name}: " in shown
+    for name in ("rl.data", "hidden data", "overlap", "rl.rewards", "eval.judge", "batch"):
+        assert f"pass  {name}: " in shown
+    assert main(["check", "r.toml", "--rl.hidden_data", "train.json", "--eval.judge", "sales"]) == 2
+    captured = capsys.readouterr()
+    assert "fail  overlap" in captured.out
+    assert "fail  eval.judge" in captured.out
+    assert captured.err == "trimtab: error: 2 of 21 checks of r.toml failed: mend those lines.\n"
