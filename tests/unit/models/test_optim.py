@@ -1,0 +1,125 @@
+"""The optimizer: AdamW where parameters are fp32, fp32 memory where they are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from trimtab.errors import CheckpointError
+from trimtab.models.optim import MasterAdamW, learning_rate_at
+
+
+def layers(dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 1)).to(dtype)
+
+
+def train(model: nn.Module, optimizer: MasterAdamW, steps: int, rate: float = 1e-2, first: int = 0) -> None:
+    for i in range(first, first + steps):
+        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(i)).to(next(model.parameters()).dtype)
+        model(x).float().square().mean().backward()
+        optimizer.clip_grad_norm(0.5)
+        optimizer.step(rate)
+        optimizer.zero_grad()
+
+
+def test_fp32_equals_torch_adamw() -> None:
+    """R11: on fp32 parameters it is torch's AdamW with clipping, weight decay on matrices only."""
+    ours, theirs = layers(), layers()
+    optimizer = MasterAdamW(ours.named_parameters(), 1e-2, weight_decay=0.1)
+    train(ours, optimizer, 5)
+    matrices = [p for p in theirs.parameters() if p.ndim >= 2]
+    vectors = [p for p in theirs.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=1e-2)
+    for i in range(5):
+        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(i))
+        theirs(x).square().mean().backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        adamw.step()
+        adamw.zero_grad()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_masters_keep_small_updates() -> None:
+    """R6 (bf16): steps of 1e-4 on a weight of 1 are lost in bf16 one by one and kept in the master."""
+    kept, lost = (nn.Parameter(torch.ones(4, dtype=torch.bfloat16)) for _ in range(2))
+    optimizer = MasterAdamW([("w", kept)], 1e-4)
+    plain = torch.optim.AdamW([lost], lr=1e-4, weight_decay=0.0)
+    for _ in range(100):
+        kept.grad = lost.grad = None
+        kept.sum().backward()
+        lost.sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        plain.step()
+    assert lost.tolist() == [1.0] * 4
+    assert kept.tolist() == pytest.approx([0.99] * 4, abs=0.004)
+    assert optimizer.masters["w"].tolist() == pytest.approx([0.99] * 4, abs=1e-5)
+
+
+def test_bf16_gradients_accumulate_in_fp32() -> None:
+    """Trap 4: 300 micro-batches of 1 add up to 300, which bf16 (8 bits) cannot count to."""
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+    optimizer = MasterAdamW([("w", weight)], 1e-3)
+    for _ in range(301):
+        weight.sum().backward()
+    assert optimizer.grad_norm() == 301
+    assert optimizer.clip_grad_norm(1.0) == 301 and optimizer.grad_norm() == pytest.approx(1.0)
+    optimizer.zero_grad()
+    assert optimizer.grad_norm() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_goes_on_where_it_stopped(dtype: torch.dtype) -> None:
+    """Threats (runs): 6 steps equal 3 steps, save, load into new objects, 3 steps: bit for bit."""
+    whole = layers(dtype)
+    train(whole, MasterAdamW(whole.named_parameters(), 1e-2), 6)
+    first = layers(dtype)
+    optimizer = MasterAdamW(first.named_parameters(), 1e-2)
+    train(first, optimizer, 3)
+    state = {key: value.clone() for key, value in optimizer.state_dict().items()}
+    second = layers(dtype)
+    second.load_state_dict(first.state_dict())
+    resumed = MasterAdamW(second.named_parameters(), 1e-2)
+    resumed.load_state_dict(state)
+    train(second, resumed, 3, first=3)
+    for one, other in zip(whole.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_state_of_another_model_is_refused() -> None:
+    """R25: a tensor too few, too many, or of another shape is named."""
+    model = layers(torch.bfloat16)
+    optimizer = MasterAdamW(model.named_parameters(), 1e-2)
+    train(model, optimizer, 1)
+    state = optimizer.state_dict()
+    with pytest.raises(CheckpointError, match=r"lacks 0\.weight\.exp_avg_sq"):
+        optimizer.load_state_dict({k: v for k, v in state.items() if k != "0.weight.exp_avg_sq"})
+    with pytest.raises(CheckpointError, match=r"has 9\.weight\.master"):
+        optimizer.load_state_dict({**state, "9.weight.master": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"0\.weight\.master of shape \[5, 6\]"):
+        optimizer.load_state_dict({**state, "0.weight.master": torch.zeros(2)})
+
+
+def test_reload_masters() -> None:
+    """R10: after someone else wrote the parameters, the next step starts from them."""
+    model = layers(torch.bfloat16)
+    optimizer = MasterAdamW(model.named_parameters(), 0.0)
+    with torch.no_grad():
+        model[0].weight.fill_(2.0)
+    optimizer.reload_masters()
+    train(model, optimizer, 1, rate=0.0)
+    assert (model[0].weight == 2.0).all()
+
+
+def test_learning_rates_by_hand() -> None:
+    """R11: warm-up counts from the first step; the schedules end towards 0."""
+    rates = [learning_rate_at(s, 2.0, "linear", 2, 6) for s in range(7)]
+    assert rates == pytest.approx([1.0, 2.0, 2.0, 1.5, 1.0, 0.5, 0.0])
+    assert [learning_rate_at(s, 2.0, "constant", 0, 3) for s in range(3)] == [2.0, 2.0, 2.0]
+    assert [learning_rate_at(s, 2.0, "cosine", 0, 4) for s in (0, 2, 4, 9)] == pytest.approx([2, 1, 0, 0])
+    with pytest.raises(ValueError, match="unknown schedule"):
+        learning_rate_at(0, 1.0, "step", 0, 1)
