@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from trimtab.config.algorithms import ALGORITHMS, PRESETS
 from trimtab.config.recipe import PathsConfig, Recipe
 from trimtab.config.schema import field_type, key_names
+from trimtab.config.sentence import sentence
 from trimtab.errors import ConfigError, nearest
 
 
@@ -39,11 +40,15 @@ def load_recipe(
         _set(tree, key, _parse(key, value))
     if output is not None:
         tree["paths"] = PathsConfig.under(output).model_dump()
-    return build_recipe(tree, where=str(source), text=text)
+    return build_recipe(tree, where=str(source), text=text, overridden=[key for key, _ in overrides])
 
 
-def build_recipe(tree: Mapping[str, Any], where: str = "recipe", text: str = "") -> Recipe:
+def build_recipe(
+    tree: Mapping[str, Any], where: str = "recipe", text: str = "", overridden: Sequence[str] = ()
+) -> Recipe:
     """Validate plain data into a Recipe, applying the preset of its algorithm.
+
+    ``text`` is the TOML that the data came from, for line numbers; ``overridden`` are the keys that did not.
 
     Raises:
         ConfigError: with the first problem as one sentence.
@@ -52,7 +57,7 @@ def build_recipe(tree: Mapping[str, Any], where: str = "recipe", text: str = "")
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, where, text)) from None
+        raise ConfigError(sentence(error, where, text, overridden)) from None
     return _with_algorithm_in_paths(recipe)
 
 
@@ -116,46 +121,3 @@ def _parse(key: str, text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return {"True": True, "False": False}.get(text, text)
-
-
-def _sentence(error: ValidationError, where: str, text: str) -> str:
-    problem = error.errors(include_url=False)[0]
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    place = f"{where}{_line_of(location, text)}"
-    if problem["type"] == "extra_forbidden":
-        known = _siblings(location)
-        return f"{place}: '{key}' is not a known key{nearest(location[-1], known)}."
-    if problem["type"] == "missing":
-        return f"{place}: '{key}' is missing; add it to the table [{'.'.join(location[:-1])}]."
-    value = problem.get("input")
-    shown = "" if isinstance(value, (dict, BaseModel)) else f" (got {value!r})"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    close = ""
-    if problem["type"] == "literal_error" and isinstance(value, str):
-        expected = str(problem["ctx"]["expected"]).replace(" or ", ", ").split(", ")
-        close = nearest(value, [name.strip("'") for name in expected])
-    return f"{place}: '{key}' is not valid: {message}{shown}{close}."
-
-
-def _siblings(location: Sequence[str]) -> list[str]:
-    prefix = ".".join(part for part in location[:-1] if not part.isdigit())
-    names = key_names(Recipe)
-    start = f"{prefix}." if prefix else ""
-    return sorted({name[len(start) :].split(".")[0] for name in names if name.startswith(start)})
-
-
-def _line_of(location: Sequence[str], text: str) -> str:
-    """Return `:LINE` of a key in the TOML text when it is written there."""
-    table, last = "", location[-1]
-    wanted = ".".join(part for part in location[:-1] if not part.isdigit())
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.strip()
-        if stripped.startswith("["):
-            table = stripped.strip("[] ")
-            if table == f"{wanted}.{last}".lstrip("."):
-                return f":{number}"
-        elif stripped.split("=")[0].strip() == last and table == wanted:
-            return f":{number}"
-    return ""

@@ -94,7 +94,9 @@ class RLConfig(Section):
                 f"num_generations = {self.num_generations} leaves nothing to compare a completion with; "
                 "use at least 2, or advantage.baseline = 'batch_mean' with scale = 'batch_std'"
             )
-        if self.kl.placement == "loss" and self.kl.coef > 0 and self.kl.estimator not in ("k2", "k3", "mse"):
+        # A controller may raise a coefficient of 0.
+        is_charged = self.kl.coef > 0 or self.kl.controller != "fixed"
+        if self.kl.placement == "loss" and is_charged and self.kl.estimator not in ("k2", "k3", "mse"):
             raise ValueError(
                 f"kl.estimator = '{self.kl.estimator}' has the wrong gradient in the loss; "
                 "use 'k3' or 'k2', or kl.placement = 'reward'"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -41,6 +41,24 @@ def key_names(model: type[BaseModel]) -> list[str]:
 def field_type(model: type[BaseModel], name: str) -> str | None:
     """The type of a dotted key as text, or None when there is no such key."""
     return next((key.type for key in keys(model) if key.name == name), None)
+
+
+def section_at(model: type[BaseModel], names: Sequence[str]) -> type[BaseModel] | None:
+    """The section under these names, also one whose entries are a list (`rl.rewards`); None where none is."""
+    for name in names:
+        field = model.model_fields.get(name)
+        found = None if field is None else _entries(field.annotation)
+        if found is None:
+            return None
+        model = found
+    return model
+
+
+def _entries(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation holds, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _entries(part))), None)
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
