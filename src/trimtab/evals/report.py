@@ -77,10 +77,6 @@ def read_curves(run: RunDirectory) -> dict[str, list[float]]:
         return {}
     table = metrics_table(run.root, "rl")
     columns = {name: [v for v in table.get(name, []) if v is not None] for name in CURVES}
-    for event in read_events(run.root, "evaluation", "rl"):
-        for name, value in event.data.items():
-            if name in CURVES and isinstance(value, (int, float)):
-                columns[name].append(float(value))
     return {CURVES[name]: values for name, values in columns.items() if values}
 
 
