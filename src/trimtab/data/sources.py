@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,14 @@ def read_rows(path: str | Path, *, limit: int | None = None) -> list[Row]:
         rows = _directory(source)
     elif source.is_file():
         rows = _file(source)
-    elif source.suffix not in SUFFIXES and _HUB_NAME.fullmatch(str(path)):
+    elif source.suffix not in SUFFIXES and _HUB_NAME.fullmatch(str(path)) and not source.parent.is_dir():
         rows = _hub(str(path))
     else:
+        beside = [str(file) for file in source.parent.iterdir()] if source.parent.is_dir() else []
+        close = get_close_matches(str(source), beside, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise DataError(
-            f"There is no data at {path}: give a {', '.join(SUFFIXES)} file, a directory of them, "
+            f"There is no data at {path}{hint}: give a {', '.join(SUFFIXES)} file, a directory of them, "
             "or a hub data set such as org/name:train."
         )
     found = list(islice(rows, limit))

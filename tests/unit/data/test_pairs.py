@@ -87,6 +87,8 @@ def test_the_turn_end_may_differ_from_eos():
     tokenizer = build_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "<|endoftext|>"})
     assert tokenizer.decode(list(turn_end(tokenizer))) == "<|im_end|>"
+    tokenizer.chat_template = PLAIN
+    assert tokenizer.decode(list(turn_end(tokenizer))) == "<|endoftext|>"
 
 
 def test_plain_text_is_trained_whole():

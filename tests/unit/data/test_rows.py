@@ -187,5 +187,7 @@ def test_unreadable_files_are_one_sentence(tmp_path):
             load_prompts(tmp_path / name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=r"no data at .*bb\.jsonl .did you mean '.*b\.jsonl'"):
+        load_prompts(tmp_path / "bb.jsonl")
     with pytest.raises(DataError, match=r"b\.jsonl:2: not valid JSON"):
         load_prompts(tmp_path / "b.jsonl")
