@@ -106,6 +106,7 @@ def test_preferences_of_every_shape(write):
     assert preference.prompt[0]["content"] == "The sky is"
     assert (preference.chosen, preference.rejected) == ("blue", "black")
     rows = [{"prompt": "q", "completion": c, "label": c == "good"} for c in ("bad", "good", "bad")]
+    rows.insert(0, {"prompt": "another", "completion": "fine", "label": True})
     (preference,) = load_preferences(write(*rows))
     assert (preference.chosen, preference.rejected) == ("good", "bad")
 
