@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from trimtab.types import Completion, FinishReason
 
@@ -32,14 +32,23 @@ class StopStrings:
         return (text[: min(places)], True) if places else (text, False)
 
 
+class RowLogprobs(NamedTuple):
+    """Log-probabilities of one completion; see ``Completion``."""
+
+    logprobs: tuple[float, ...]
+    sampling_logprobs: tuple[float, ...] = ()
+
+
 def build_completion(
     tokenizer: Any,
     token_ids: Sequence[int],
-    logprobs: Sequence[float],
+    logprobs: RowLogprobs,
     finish_reason: FinishReason,
     stop: StopStrings,
     policy_version: int,
 ) -> Completion:
     """Decode and cut. Token ids stay as sampled, up to the token that ended the completion."""
     text, _ = stop.cut(tokenizer.decode(token_ids, skip_special_tokens=True))
-    return Completion(tuple(token_ids), text, tuple(logprobs), finish_reason, policy_version)
+    return Completion(
+        tuple(token_ids), text, logprobs.logprobs, finish_reason, policy_version, logprobs.sampling_logprobs
+    )

@@ -20,7 +20,9 @@ class SamplingParams:
 
     Which log-probabilities come back when sampling is truncated (trap 9): those of the temperature-scaled
     **full** distribution, ``log_softmax(logits / temperature)``, which is what the learner computes.
-    ``top_p``, ``top_k`` and ``min_new_tokens`` change which tokens can be drawn, never what is reported.
+    ``top_p``, ``top_k`` and ``min_new_tokens`` change which tokens can be drawn, never what is reported as
+    ``logprobs``; with top-p or top-k, ``sampling_logprobs`` are those of what was drawn from, so that the
+    learner can correct for the cut.
 
     Example:
         >>> SamplingParams(max_new_tokens=64, temperature=0.8, top_p=0.9, stop=("\\n\\n",)).top_k
@@ -53,6 +55,11 @@ class SamplingParams:
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
         return self.greedy or self.temperature == 0
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether top-p or top-k bar tokens that the policy could say."""
+        return not self.is_greedy and (self.top_p < 1.0 or self.top_k > 0)
 
     @property
     def scale(self) -> float:

@@ -90,8 +90,8 @@ class _Drawer:
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         step = self._progress.step
-        tokens, logprobs = self._sampler(scores, self._uniforms[:, step], step)
-        self._progress.add(tokens, logprobs)
+        tokens, logprobs, sampling_logprobs = self._sampler(scores, self._uniforms[:, step], step)
+        self._progress.add(tokens, logprobs, sampling_logprobs)
         return torch.full_like(scores, float("-inf")).scatter_(1, tokens[:, None], 0.0)
 
     def finished(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:

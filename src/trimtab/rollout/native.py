@@ -71,8 +71,8 @@ class NativeEngine:
         progress = Progress(len(chunk.rows), params.max_new_tokens, self.eos_ids, stop)
         logits = logits[row_prompts]
         while True:
-            tokens, logprobs = sampler(logits, uniforms[:, progress.step], progress.step)
-            progress.add(tokens, logprobs)
+            tokens, logprobs, sampling_logprobs = sampler(logits, uniforms[:, progress.step], progress.step)
+            progress.add(tokens, logprobs, sampling_logprobs)
             if (staying := progress.leave()) is not None:
                 staying = staying.to(device)
                 context.keep(staying)

@@ -6,7 +6,7 @@ Rows A, vocabulary V. The log-probability of the drawn token falls out of the sa
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from trimtab.errors import DivergedError
 from trimtab.rollout.engine import SamplingParams
 
+_LIKELY = 64  # likeliest tokens that are looked at before a row is sorted
 _BLOCK = 256  # tokens per block: sum the blocks, find the block, then search inside it
 
 
@@ -32,6 +33,14 @@ def uniform_table(seed: int, rows: Iterable[tuple[int, int]], num_draws: int) ->
     return torch.from_numpy(np.stack([stream.random(num_draws) for stream in streams]))
 
 
+class Draws(NamedTuple):
+    """One token for each row, each ``[A]``."""
+
+    tokens: Tensor
+    logprobs: Tensor  # fp32, of softmax(logits / temperature), whatever was cut
+    sampling_logprobs: Tensor | None  # fp32, of what was drawn from; None where nothing was cut
+
+
 class Sampler:
     """Draws one token per row from logits, as ``params`` say."""
 
@@ -39,11 +48,11 @@ class Sampler:
         self.params = params
         self._eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
 
-    def __call__(self, logits: Tensor, uniforms: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """``logits [A, V]``, ``uniforms [A]`` → tokens ``[A]`` and log-probabilities ``[A]`` (fp32).
+    def __call__(self, logits: Tensor, uniforms: Tensor, step: int) -> Draws:
+        """``logits [A, V]``, ``uniforms [A]`` → one token for each row.
 
         ``step`` is the number of tokens that the rows have already: the end token is barred before
-        ``min_new_tokens``. Log-probabilities are of ``softmax(logits / temperature)``, truncated or not.
+        ``min_new_tokens``.
 
         Raises:
             DivergedError: logits are not finite.
@@ -64,7 +73,10 @@ class Sampler:
             tokens, logprobs = draw(allowed, uniforms, params.top_p)
         if logprobs is None or allowed is not scaled:
             logprobs = scaled.gather(1, tokens[:, None]).squeeze(1) - torch.logsumexp(scaled, dim=-1)
-        return tokens, logprobs
+        if not params.is_truncated:
+            return Draws(tokens, logprobs, None)
+        kept = kept_mass(scaled, params.top_k, params.top_p).log().to(logprobs)
+        return Draws(tokens, logprobs, logprobs - kept)
 
 
 def draw(scaled: Tensor, uniforms: Tensor, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -93,6 +105,33 @@ def draw(scaled: Tensor, uniforms: Tensor, top_p: float = 1.0) -> tuple[Tensor, 
     return tokens, (chosen - total.log()).float()
 
 
+def kept_mass(scaled: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Share ``[A]`` (fp64, at most 1) of ``softmax(scaled)`` that top-k and then the nucleus leave.
+
+    What a token's probability is divided by when it is drawn from what is left. Most nuclei are short: the
+    likeliest few tokens settle them, and only the rows where they do not are sorted.
+    """
+    weights = torch.exp(scaled - scaled.max(dim=-1, keepdim=True).values)
+    total = weights.sum(dim=-1, dtype=torch.float64)
+    vocabulary = scaled.shape[1]
+    width = min(top_k or _LIKELY, vocabulary)
+    likeliest = weights.topk(width, dim=-1).values.double()
+    within = likeliest.sum(dim=-1) if top_k else total
+    kept = _nucleus(likeliest, top_p * within)
+    short = likeliest.sum(dim=-1) < top_p * within
+    if not top_k and width < vocabulary and bool(short.any()):
+        ordered = weights[short].sort(dim=-1, descending=True).values.double()
+        kept[short] = _nucleus(ordered, top_p * within[short])
+    return (kept / total).clamp(max=1.0)
+
+
+def _nucleus(ordered: Tensor, limit: Tensor) -> Tensor:
+    """Weight ``[A]`` of the shortest head of ``ordered [A, K]`` that reaches ``limit [A]``."""
+    ends = ordered.cumsum(dim=-1)
+    last = ((ends - ordered) < limit[:, None]).sum(dim=-1, keepdim=True) - 1
+    return ends.gather(1, last.clamp(min=0)).squeeze(1)
+
+
 def draw_top_k(scaled: Tensor, uniforms: Tensor, top_k: int, top_p: float = 1.0) -> Tensor:
     """Draw tokens ``[A]`` from the ``top_k`` likeliest, or from the nucleus of ``top_p`` of their mass."""
     likeliest, ids = scaled.topk(min(top_k, scaled.shape[1]), dim=-1)
@@ -114,9 +153,7 @@ def _highest(scaled: Tensor) -> Tensor:
     """The highest value ``[A, 1]`` of each row; NaN and infinity anywhere in a row end up here."""
     highest = scaled.max(dim=-1, keepdim=True).values
     if not bool(torch.isfinite(highest).all()):
-        raise DivergedError(
-            "the logits of the policy are not finite; lower the learning rate"
-        )
+        raise DivergedError("the logits of the policy are not finite; lower the learning rate")
     return highest
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trimtab.errors import RolloutError
-from trimtab.rollout.completion import StopStrings, build_completion
+from trimtab.rollout.completion import RowLogprobs, StopStrings, build_completion
 from trimtab.types import Completion
 
 # Rows that finished go on being computed until so many of the batch did; every departure copies the cache.
@@ -62,16 +62,21 @@ class Progress:
     ) -> None:
         self._tokens = torch.zeros(num_rows, max_new_tokens, dtype=torch.long)
         self._logprobs = torch.zeros(num_rows, max_new_tokens)
+        self._sampling_logprobs: Tensor | None = None  # made when the first truncated draw comes
         self._lengths = torch.zeros(num_rows, dtype=torch.long)  # 0 while running
         self._eos, self._stop = torch.tensor(sorted(eos_ids), dtype=torch.long), stop
         self.rows = torch.arange(num_rows)  # the rows of the running batch, in its order
         self.step = 0
 
-    def add(self, tokens: Tensor, logprobs: Tensor) -> None:
+    def add(self, tokens: Tensor, logprobs: Tensor, sampling_logprobs: Tensor | None = None) -> None:
         """Record one token ``[A]`` of every row of the batch; those of finished rows do not count."""
         tokens = tokens.cpu()
         self._tokens[self.rows, self.step] = tokens
         self._logprobs[self.rows, self.step] = logprobs.cpu()
+        if sampling_logprobs is not None:
+            if self._sampling_logprobs is None:
+                self._sampling_logprobs = torch.zeros_like(self._logprobs)
+            self._sampling_logprobs[self.rows, self.step] = sampling_logprobs.cpu()
         self.step += 1
         ended = torch.isin(tokens, self._eos)
         if self._stop:
@@ -97,15 +102,18 @@ class Progress:
     def completions(self, tokenizer: Any, policy_version: int) -> list[Completion]:
         """All rows' completions, in the chunk's order."""
         found = []
-        for tokens, logprobs, length in zip(
-            self._tokens, self._logprobs, self._lengths.tolist(), strict=True
-        ):
+        for row, length in enumerate(self._lengths.tolist()):
             count = length or self.step
+            cut = self._sampling_logprobs
+            logprobs = RowLogprobs(
+                tuple(self._logprobs[row, :count].tolist()),
+                () if cut is None else tuple(cut[row, :count].tolist()),
+            )
             found.append(
                 build_completion(
                     tokenizer,
-                    tokens[:count].tolist(),
-                    logprobs[:count].tolist(),
+                    self._tokens[row, :count].tolist(),
+                    logprobs,
                     "stop" if length else "length",
                     self._stop,
                     policy_version,

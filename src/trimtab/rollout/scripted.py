@@ -7,7 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from trimtab.errors import RolloutError
-from trimtab.rollout.completion import StopStrings, build_completion
+from trimtab.rollout.completion import RowLogprobs, StopStrings, build_completion
 from trimtab.rollout.engine import SamplingParams
 from trimtab.types import Completion
 
@@ -64,6 +64,5 @@ class ScriptedEngine:
         ids = ids[:end] if end is not None else [*ids, self.tokenizer.eos_token_id]
         reason = "stop" if len(ids) <= params.max_new_tokens else "length"
         ids = ids[: params.max_new_tokens]
-        return build_completion(
-            self.tokenizer, ids, [self.logprob] * len(ids), reason, stop, self.policy_version
-        )
+        logprobs = RowLogprobs((self.logprob,) * len(ids))
+        return build_completion(self.tokenizer, ids, logprobs, reason, stop, self.policy_version)

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from trimtab.rollout.engine import SamplingParams
-from trimtab.rollout.sampling import Sampler, draw, draw_top_k, uniform_table
+from trimtab.rollout.sampling import Sampler, draw, draw_top_k, kept_mass, uniform_table
 
 
 def uniforms(count: int, seed: int = 0) -> torch.Tensor:
@@ -92,11 +92,11 @@ def test_top_k_support_and_both_together() -> None:
 def test_temperature_and_greedy() -> None:
     """R12, trap 9: temperature divides the logits; 0 is greedy and reports temperature 1."""
     logits = torch.tensor([[1.0, 2.0, 0.0]]).expand(9000, -1)
-    tokens, logprobs = Sampler(SamplingParams(1, temperature=2.0), ())(logits, uniforms(9000), 0)
+    tokens, logprobs, _ = Sampler(SamplingParams(1, temperature=2.0), ())(logits, uniforms(9000), 0)
     probs = torch.softmax(logits[0].double() / 2, 0)
     check_distribution(tokens, probs)
     assert torch.allclose(logprobs, probs.log()[tokens].float(), atol=1e-6)
-    tokens, logprobs = Sampler(SamplingParams(1, temperature=0.0), ())(logits[:2], uniforms(2), 0)
+    tokens, logprobs, _ = Sampler(SamplingParams(1, temperature=0.0), ())(logits[:2], uniforms(2), 0)
     assert tokens.tolist() == [1, 1]
     assert torch.allclose(logprobs, torch.log_softmax(logits[:2], -1)[:, 1])
 
@@ -120,3 +120,29 @@ def test_streams_belong_to_their_row() -> None:
     assert not torch.equal(uniform_table(4, [(1, 0)], 20)[0], table[2, :20])
     wide = uniform_table(-1, [(i, 0) for i in range(200)], 100).flatten()
     assert stats.kstest(wide.numpy(), "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.9), (0, 0.3), (0, 0.999), (3, 1.0), (5, 0.8)])
+def test_what_truncation_leaves(top_k: int, top_p: float) -> None:
+    """Trap 9: sampling_logprobs are of the truncated distribution: its probabilities sum to 1."""
+    generator = torch.Generator().manual_seed(3)
+    # Row 0 is nearly flat over 300 tokens, so that its nucleus is longer than the quick look.
+    logits = torch.randn(4, 300, generator=generator) * torch.tensor([0.01, 1.0, 3.0, 8.0])[:, None]
+    mass = kept_mass(logits, top_k, top_p)
+    probs = torch.softmax(logits.double(), -1).sort(descending=True).values
+    if top_k:
+        probs = probs[:, :top_k]
+    for row, expected in zip(mass, probs, strict=True):
+        cut = expected.cumsum(0)
+        wanted = cut[int((cut - expected < top_p * expected.sum() - 1e-12).sum()) - 1]
+        assert float(row) == pytest.approx(float(wanted), rel=1e-5)
+    params = SamplingParams(1, top_p=top_p, top_k=top_k)
+    tokens, logprobs, sampling = Sampler(params, ())(logits, uniforms(4), 0)
+    assert sampling is not None
+    assert torch.allclose(logprobs - sampling, mass.log().float(), atol=1e-5)
+    assert len(tokens) == 4
+
+
+def test_nothing_is_cut_without_truncation() -> None:
+    """Trap 9: without top-p and top-k the engine draws from what the learner computes."""
+    assert Sampler(SamplingParams(1), ())(torch.zeros(2, 5), uniforms(2), 0).sampling_logprobs is None
