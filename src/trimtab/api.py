@@ -95,6 +95,7 @@ class _Trainer:
         cadence = Cadence(rl=rl, stage=self.stage, seed=self.recipe.seed)
         cadence.after_step(self.step, metrics, records)
         cadence.follow_kl(self.kl_controller, self.step, metrics, num_samples=len(records))
+        cadence.evaluate_and_save(self.step, at.num_steps, self.system, {})
         self.step += 1
         stats = named_stats(metrics)
         self.monitor.log(stats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from trimtab.config import Recipe, Stage
 from trimtab.errors import ConfigError
 from trimtab.evals.report import write_report
+from trimtab.models.checkpoint import list_checkpoints
 from trimtab.monitor import Guard
 from trimtab.pipeline.evaluation import run_eval
 from trimtab.pipeline.training import num_steps, run_reward_model, run_rl, run_sft
@@ -45,7 +47,10 @@ def run_pipeline(recipe: Recipe, stage: Stage | None = None, resume: bool = Fals
         for name in names:
             if resume and name in results and Path(results[name].get("path", "")).exists():
                 continue
-            if not resume:
+            checkpoints = run.directory.checkpoints / name
+            if not resume:  # a later --resume must not find those of the run before
+                shutil.rmtree(checkpoints, ignore_errors=True)
+            if not list_checkpoints(checkpoints):
                 run.rewind(name, 0)
             results[name] = _run_stage(recipe, name, run, resume)
         summary = summarise(results)

@@ -74,7 +74,6 @@ class Cadence:
             system.refresh_reference()
             self.stage.run.event(self.stage.name, "note", step, {"text": "reference refreshed"})
         state = {name: dict(part.state()) for name, part in trained.items()}
-        state["guard"] = self.stage.guard.state()
         if refresh:
             state["reference"] = system.reference.model.state_dict()
         self.stage.checkpoint_if_due(done, steps, state)
@@ -87,7 +86,6 @@ def restore_rl(stage: Stage, system: System, trained: Mapping[str, HasState]) ->
         return 0
     for name, part in trained.items():
         part.load_state(state[name])
-    stage.guard.load_state(state["guard"])
     if "reference" in state:
         system.reference.model.load_state_dict(state["reference"])
     system.publish(policy_version=state["step"])

@@ -91,7 +91,7 @@ def reference_kl(system: System, rows: TrainBatch) -> dict[str, float]:
     if not bool(rows.completion_mask.any()):
         return {}
     if rows.ref_logprobs is None:
-        rows = rows.rows(slice(0, MEASURED_ROWS))
+        rows = rows.rows(rows.completion_mask.any(dim=1).nonzero().squeeze(1)[:MEASURED_ROWS])
         rows = replace(rows, ref_logprobs=system.reference.logprobs(rows))
     logprobs = rows.rollout_logprobs if rows.old_logprobs is None else rows.old_logprobs
     assert logprobs is not None and rows.ref_logprobs is not None

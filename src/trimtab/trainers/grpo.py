@@ -61,7 +61,7 @@ def grpo_step(
     groups = collect_groups(system, stream, rl, seed, phases)
     batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
     with phases("reference"):
-        rows = add_reference(system, batch.rows, rl.kl.coef > 0)
+        rows = add_reference(system, batch.rows, at.kl_coef > 0)
         rows = replace(rows, old_logprobs=system.policy.logprobs(rows) if needs_old(rl) else None)
         kl = reference_kl(system, rows)
         penalty = kl_penalty(system, rows, rl, at.kl_coef)

@@ -30,7 +30,7 @@ from trimtab.trainers.measure import rollout_metrics, rollout_records, speed_met
 from trimtab.trainers.objectives import JointObjective, PolicyObjective, ValueObjective
 from trimtab.trainers.seeds import derive_seed, generator
 from trimtab.trainers.stage import Phases, Stage, StepContext, mean_metrics, total_steps
-from trimtab.trainers.update import StepSettings, guarded_update
+from trimtab.trainers.update import Part, StepSettings, guarded_updates
 from trimtab.types import Prompt, TrainBatch
 
 
@@ -64,7 +64,7 @@ def ppo_step(
     batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
     critic = system.critic or system.policy
     with phases("reference"):
-        rows = add_reference(system, batch.rows, rl.kl.coef > 0)
+        rows = add_reference(system, batch.rows, at.kl_coef > 0)
         rows = replace(rows, old_logprobs=system.policy.logprobs(rows), old_values=critic.values(rows))
         kl = reference_kl(system, rows)
         penalty = kl_penalty(system, rows, rl, at.kl_coef)
@@ -122,13 +122,15 @@ def update_epochs(
         for minibatch in minibatches(rows, rl.num_minibatches, generator(seed, "rows", epoch)):
             policy = PolicyObjective.of(rl, minibatch, at.kl_coef)
             value = ValueObjective(rl.ppo.value_clip, rl.ppo.vf_coef, policy.num_tokens)
-            metrics: dict[str, float] = {"train/learning_rate": rate}
+            parts = []
             if system.critic is not None:
-                result = guarded_update(system.critic, minibatch, value, stage, critic_settings)
-                metrics |= {**result.metrics}
+                parts.append(Part(system.critic, value, critic_settings))
             if system.critic is None or not is_warming_up:
                 objective = JointObjective(policy, value) if system.critic is None else policy
-                result = guarded_update(system.policy, minibatch, objective, stage, policy_settings)
+                parts.append(Part(system.policy, objective, policy_settings))
+            metrics: dict[str, float] = {"train/learning_rate": rate}
+            for result in guarded_updates(parts, minibatch, stage):
+                # The policy comes last: its gradient norm is the one that is shown.
                 metrics |= {**result.metrics, "train/grad_norm": result.grad_norm}
             updates.append(metrics)
             if metrics.get("kl/policy", 0.0) > rl.ppo.target_kl:

@@ -60,7 +60,7 @@ class Stage:
     def checkpoint_if_due(self, step: int, total: int, state: Mapping[str, Any]) -> None:
         """Save a checkpoint after ``step`` finished steps when the recipe asks for one there."""
         if self.checkpoint_every and step % self.checkpoint_every == 0 and step < total:
-            full = {"step": step, "rng": rng_state(), **state}
+            full = {"step": step, "rng": rng_state(), "guard": self.guard.state(), **state}
             path = save_checkpoint(self.checkpoint_directory / f"step-{step:06d}", full)
             self.run.event(self.name, "checkpoint", step, {"path": str(path)})
 
@@ -71,6 +71,7 @@ class Stage:
             return None
         state = load_checkpoint(found[-1])
         set_rng_state(state["rng"])
+        self.guard.load_state(state["guard"])
         self.run.rewind(self.name, state["step"])
         self.view.note(f"resumed {self.name} after step {state['step']} from {found[-1]}")
         return state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.distributed.interfaces import Learner, Objective
@@ -19,6 +19,15 @@ class StepSettings:
     max_grad_norm: float
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A learner that takes part in an update, what it minimises, and how."""
+
+    learner: Learner
+    objective: Objective
+    settings: StepSettings
+
+
 def guarded_update(
     learner: Learner, minibatch: TrainBatch, objective: Objective, stage: Stage, settings: StepSettings
 ) -> UpdateResult:
@@ -27,13 +36,31 @@ def guarded_update(
     Raises:
         DivergedError: the guard says stop.
     """
-    metrics: Mapping[str, float] = learner.forward_backward(minibatch, objective)
-    norm = learner.clip_gradients(settings.max_grad_norm)
-    decision = stage.guard.before_update({**metrics, "train/grad_norm": norm})
-    if decision.verdict == "proceed":
-        learner.optimizer_step(settings.learning_rate)
-    else:
-        learner.discard_gradients()
-        stage.stop_if_diverged(settings.step, decision.verdict, decision.reason)
-    loss = metrics.get("loss/total", metrics.get("loss/value", 0.0))
-    return UpdateResult(loss=loss, grad_norm=norm, metrics=metrics)
+    return guarded_updates([Part(learner, objective, settings)], minibatch, stage)[0]
+
+
+def guarded_updates(parts: Sequence[Part], minibatch: TrainBatch, stage: Stage) -> list[UpdateResult]:
+    """One guarded update of several learners: all of them move, or none does.
+
+    Asked one by one, a healthy critic would clear the guard's count of the policy's failures.
+
+    Raises:
+        DivergedError: the guard says stop.
+    """
+    results = []
+    for part in parts:
+        metrics = part.learner.forward_backward(minibatch, part.objective)
+        norm = part.learner.clip_gradients(part.settings.max_grad_norm)
+        loss = metrics.get("loss/total", metrics.get("loss/value", 0.0))
+        results.append(UpdateResult(loss=loss, grad_norm=norm, metrics=metrics))
+    figures = {name: value for result in results for name, value in result.metrics.items()}
+    # A sum is finite only where every norm is.
+    figures["train/grad_norm"] = sum(result.grad_norm for result in results)
+    decision = stage.guard.before_update(figures)
+    for part in parts:
+        if decision.verdict == "proceed":
+            part.learner.optimizer_step(part.settings.learning_rate)
+        else:
+            part.learner.discard_gradients()
+    stage.stop_if_diverged(parts[0].settings.step, decision.verdict, decision.reason)
+    return results

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from tests.unit.models.tiny import tiny_model, tiny_tokenizer
 from torch import Tensor
 
 from trimtab.config import RLConfig, build_recipe
@@ -31,8 +32,6 @@ from trimtab.trainers.grpo import train_grpo
 from trimtab.trainers.ppo import train_ppo
 from trimtab.trainers.stage import Stage
 from trimtab.types import Prompt, RewardResult, Sample
-
-from tests.unit.models.tiny import tiny_model, tiny_tokenizer
 
 torch.set_num_threads(1)
 
