@@ -76,6 +76,7 @@ def _plain(build: Callable[..., Reward]) -> Callable[..., Reward]:
     def with_context(context: _Context, **options: Any) -> Reward:
         return build(**options)
 
+    with_context.__doc__ = build.__doc__
     with_context.__signature__ = inspect.signature(build)  # type: ignore[attr-defined]
     return with_context
 

@@ -13,8 +13,8 @@ from trimtab.models.kv_context import DecodeContext
 from trimtab.rollout.native import context_length, decode_step, prefill_prompts, sampling_mode
 
 # Largest root-mean-square difference of logits, in standard deviations of the logits. A wrong mask, position
-# or cap gives tenths or more; rounding gives 1e-6 in fp32 and about 0.01 in bf16.
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.05, torch.float16: 0.02}
+# or cap gives 0.28 and more; rounding gives 1e-6 in fp32 and up to 0.08 in bf16 (30 layers, random tokens).
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.15, torch.float16: 0.05}
 _PROMPT_LENGTHS, _NEW = (9, 5), 6
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
