@@ -3,8 +3,8 @@
     python examples/custom_loss.py --steps 40
 
 The example is a penalty instead of a clip: ρA − |A|·(ρ − 1)² / (2ε) per token, to be maximised (Xie et al.
-2024, "Simple Policy Optimization"). It is largest at ρ = 1 + ε where A > 0 and at ρ = 1 − ε where A < 0: there
-PPO's clip begins. A token beyond is pulled back instead of losing its gradient.
+2024, "Simple Policy Optimization"). It is largest at ρ = 1 + ε where A > 0 and at ρ = 1 − ε where A < 0,
+where PPO clips. A token beyond is pulled back instead of losing its gradient.
 
 A loss is a function of (logprobs, old_logprobs, advantages, mask) that returns one number per token, to be
 minimised. Reduction, KL and advantages are separate, so nothing else has to be written again.
