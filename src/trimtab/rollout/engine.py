@@ -58,8 +58,8 @@ class SamplingParams:
 
     @property
     def is_truncated(self) -> bool:
-        """Whether top-p or top-k bar tokens that the policy could say."""
-        return not self.is_greedy and (self.top_p < 1.0 or self.top_k > 0)
+        """Whether tokens are barred that the policy could say."""
+        return not self.is_greedy and (self.top_p < 1.0 or self.top_k > 0 or self.min_new_tokens > 0)
 
     @property
     def scale(self) -> float:

@@ -75,7 +75,9 @@ class Sampler:
             logprobs = scaled.gather(1, tokens[:, None]).squeeze(1) - torch.logsumexp(scaled, dim=-1)
         if not params.is_truncated:
             return Draws(tokens, logprobs, None)
-        kept = kept_mass(scaled, params.top_k, params.top_p).log().to(logprobs)
+        kept = kept_mass(allowed, params.top_k, params.top_p).log().to(logprobs)
+        if allowed is not scaled:
+            kept = kept + torch.logsumexp(allowed, dim=-1) - torch.logsumexp(scaled, dim=-1)
         return Draws(tokens, logprobs, logprobs - kept)
 
 
