@@ -8,6 +8,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,10 +106,12 @@ class _Trainer:
         """Train for ``num_epochs`` passes over ``prompts``, reshuffled each time; return every step's stats.
 
         Raises:
-            ConfigError: fewer prompts than one batch.
+            ConfigError: fewer prompts than one batch, or no epoch.
             DivergedError: several updates in a row were not finite.
         """
         size = self.rl.num_prompts
+        if num_epochs < 1:
+            raise ConfigError(f"num_epochs = {num_epochs} trains nothing; give at least 1.")
         if len(prompts) < size:
             raise ConfigError(
                 f"There are {len(prompts)} prompts but batch_size = {size}; set batch_size to at most "
@@ -154,7 +157,8 @@ def _recipe(algorithm: str, policy: str, reward_model: str | None, config: Mappi
     """The recipe that a config dictionary stands for."""
     known = [*_KEYS, *_OTHER_KEYS, *_rl_fields()]
     rl: dict[str, Any] = {"algorithm": algorithm, "data": "prompts", "reward_model": reward_model}
-    for key, value in config.items():
+    # Whole tables first: `kl_coef` beside `kl` is one key of that table, whichever was written first.
+    for key, value in sorted(copy.deepcopy(dict(config)).items(), key=lambda item: item[0] in _KEYS):
         if key not in known:
             raise ConfigError(f"config has an unknown key '{key}'{nearest(key, known)}.")
         if key in _OTHER_KEYS:
