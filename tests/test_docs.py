@@ -236,3 +236,17 @@ def test_both_readmes_have_the_same_sections() -> None:
         )
         assert text.count("<!-- results:begin -->") == text.count("<!-- results:end -->") == 1
     assert counts[0] == counts[1]
+
+
+def test_counts_in_the_readme_are_those_of_the_data() -> None:
+    """Issue 2 (front door): the sizes that the README gives are right."""
+    data = ROOT / "data"
+    counts = [
+        len((data / "sales" / name).read_text(encoding="utf-8").splitlines())
+        for name in ("sft.jsonl", "preferences.jsonl")
+    ]
+    counts.append(len(json.loads((data / "prompts" / "sales_prompts.json").read_text(encoding="utf-8"))))
+    for page in ("README.md", "README.zh-CN.md"):
+        head = TEXTS[page].split("<!-- results:begin -->")[0]
+        found = [int(number.replace(",", "")) for number in re.findall(r"\b\d,\d{3}\b|\b400\b", head)]
+        assert found == counts, page
