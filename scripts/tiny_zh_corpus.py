@@ -16,7 +16,7 @@ from trimtab.tasks.sales.prompts import generate_request
 
 Chat = list[dict[str, str]]
 SHARES = {"sales": 0.68, "sums": 0.18, "facts": 0.09, "small_talk": 0.05}
-SUMS_PER_CHAT = (1, 6)  # a chat of sums holds this many turns, so that it is about as long as a sales chat
+SUMS_PER_CHAT = (3, 11)  # turns in a chat of sums: each is short, and addition needs many of them
 SYSTEM = (
     "你是一名{专业|热情|耐心}的销售顾问{，回答要真诚|，说话简洁|}。",
     "你是{公司|}客服，{请|}用中文回答。",
@@ -65,8 +65,9 @@ def sum_chat(rng: random.Random, wrong: float) -> Chat:
         answer = a - b if minus else a + b
         if rng.random() < wrong:
             answer = max(0, answer + rng.choice((-10, -1, -1, 1, 1, 10, -2, 2, 9, -9)))
-        sign = rng.choice(("-", " - ")) if minus else rng.choice(("+", "+", " + "))
-        ask = rng.choice(ASK_SUM).replace("{q}", f"{a}{sign}{b}")
+        space = " " if rng.random() < 0.15 else ""
+        ask = rng.choice(ASK_SUM if rng.random() < 0.4 else (ASK_SUM[0], "What is {q}?"))
+        ask = ask.replace("{q}", f"{a}{space}{'-' if minus else '+'}{space}{b}")
         chat += [{"role": "user", "content": ask}, {"role": "assistant", "content": str(answer)}]
     return chat
 

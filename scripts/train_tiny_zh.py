@@ -1,6 +1,12 @@
 """Train `builtin:tiny-zh` from scratch: tokenizer and weights, on text that this repository generates.
 
-    OMP_WAIT_POLICY=PASSIVE python scripts/train_tiny_zh.py --steps 260 --decay 100
+    OMP_WAIT_POLICY=PASSIVE python scripts/train_tiny_zh.py --steps 800 --decay 250
+
+Delete the file named by --state first for a run from the start. The shipped weights are of that command,
+seed 0, torch 2.13, two shared cores: 800 steps, 3.33M tokens, 1,600 s (2,080 tokens/s; alone about
+7,000), weighted loss 8.36 -> 0.92 (step 400) -> 0.56. Two-digit sums are right 40-45 % of the time at
+temperature 1, replies are about 43 tokens (95 characters). Muon needed about 2.7 times fewer steps than
+AdamW to the same loss here.
 """
 
 from __future__ import annotations
@@ -24,7 +30,8 @@ SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 TEMPLATE = Path(__file__).parent / "tiny_zh_template.jinja"
 VOCAB = 4096
 POOL = 2048  # chats drawn at once and sorted by length, so that a batch holds little padding
-CONTEXT_WEIGHT = 0.2  # loss weight of tokens that the assistant does not write
+CONTEXT_WEIGHT = 0.1  # loss weight of tokens that the assistant does not write
+SUM_WEIGHT = 2.0  # loss weight of the digits of sums, which are few
 
 
 def build_tokenizer(sample: Iterator[Chat]) -> PreTrainedTokenizerFast:
@@ -79,7 +86,8 @@ def encode(tokenizer: PreTrainedTokenizerFast, batch: list[Chat]) -> list[tuple[
         out = tokenizer.apply_chat_template(
             chat, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
-        weights = [1.0 if written else CONTEXT_WEIGHT for written in out["assistant_masks"]]
+        full = SUM_WEIGHT if all(m["content"].isdigit() for m in chat if m["role"] == "assistant") else 1.0
+        weights = [full if written else CONTEXT_WEIGHT for written in out["assistant_masks"]]
         rows.append((out["input_ids"], weights))
     return rows
 
@@ -140,7 +148,7 @@ def train(model: LlamaForCausalLM, stream: Iterator[tuple[Tensor, Tensor]], args
         ids, weights = next(stream)
         if step < first:
             continue
-        if step == args.steps - args.decay:
+        if step == args.steps - args.decay or (step < args.steps - args.decay and step % 100 == 99):
             saved = [optimizer.state_dict() for optimizer in optimizers]
             torch.save({"step": step, "model": model.state_dict(), "optimizers": saved}, args.state)
         for optimizer in optimizers:
