@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tests.unit.pipeline.tiny_recipe import VARIED, Tree, changed, tiny_tree
 
+from trimtab.cli.main import main
 from trimtab.errors import ConfigError, DivergedError, ModelError
 from trimtab.models.checkpoint import list_checkpoints
 from trimtab.pipeline import run as pipeline
@@ -250,6 +251,38 @@ def test_a_diverged_stage_ends_the_run(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "policy").exists()
     assert not (tmp_path / "out" / "summary.json").exists()
     assert not read_events(tmp_path / "out" / "run", "stage_finished")
+
+
+TOML = """
+[model]
+path = "{base}"
+dtype = "float32"
+[rl]
+data = "{prompts}"
+rewards = ["{reward}"]
+steps = 30
+num_prompts = 2
+num_generations = 2
+max_new_tokens = 8
+learning_rate = 10.0
+"""
+
+
+def test_exit_codes_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Issue 2, R14: a diverged run exits with 3, a user's mistake with 2, a run that went well with 0."""
+    tree = tiny_tree(tmp_path)
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        TOML.format(base=tree["model"]["path"], prompts=tree["rl"]["data"], reward=VARIED), encoding="utf-8"
+    )
+    command = ["run", str(recipe), "--output", str(tmp_path / "out")]
+    assert main(command) == 3
+    shown = capsys.readouterr().err.strip().splitlines()[-1]
+    assert shown.startswith("trimtab: error: Stage rl was stopped at step")
+    assert "Traceback" not in shown
+    assert main([*command, "--stage", "sft"]) == 2
+    assert main([*command, "--rl.learning_rate", "1e-4", "--rl.steps", "2"]) == 0
+    assert (tmp_path / "out" / "policy" / "config.json").is_file()
 
 
 LOADS = """
