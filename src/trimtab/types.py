@@ -29,7 +29,9 @@ class Prompt:
     id: str
     messages: tuple[Message, ...]
     columns: Mapping[str, Any] = field(default_factory=dict)
-    is_conversational: bool = False  # the row gave messages, not a string: TRL-style rewards then see messages
+    is_conversational: bool = (
+        False  # the row gave messages, not a string: TRL-style rewards then see messages
+    )
 
     @property
     def text(self) -> str:

@@ -32,7 +32,7 @@ class ClipConfig(Section):
     low: float = Field(0.2, gt=0, description="Distance of the lower bound from 1.")
     high: float = Field(0.2, gt=0, description="Distance of the upper bound from 1.")
     ratio: float | None = Field(
-        None, gt=1, description="A factor c: the ratio is kept in [1/c, c]; replaces low and high."
+        None, gt=1, description="A factor c: keep the ratio in [1/c, c] instead of low and high."
     )
     dual: float | None = Field(None, gt=1, description="Dual clip: bound of the loss where A < 0.")
     ratio_max: float = Field(5.0, gt=1, description="Absolute cap of the ratio, for `loss = cispo`.")
@@ -110,7 +110,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "advantage": {"baseline": "leave_one_out", "scale": "none"},
         "kl": {"placement": "reward", "estimator": "k1"},
     },
-    # Hu 2025: group mean, then normalisation over the whole batch, KL in the reward.
+    # Hu 2025: mean and deviation of the whole batch, KL in the reward.
     "reinforce_plus_plus": {
         "advantage": {"baseline": "batch_mean", "scale": "batch_std"},
         "kl": {"placement": "reward", "estimator": "k1"},

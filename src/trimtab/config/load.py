@@ -71,6 +71,10 @@ def _with_preset(tree: dict[str, Any], where: str) -> dict[str, Any]:
             f"{where}: rl.algorithm = {algorithm!r} is not known{nearest(str(algorithm), ALGORITHMS)}."
         )
     merged = _merge(PRESETS[algorithm], rl)
+    clip = rl.get("clip")
+    if isinstance(clip, Mapping) and {"low", "high"} & clip.keys() and "ratio" not in clip:
+        # The preset's factor would hide the distances that are asked for.
+        merged["clip"] = {key: value for key, value in merged["clip"].items() if key != "ratio"}
     if isinstance(merged.get("rewards"), (str, list)):
         merged["rewards"] = _reward_specs(merged["rewards"])
     return {**tree, "rl": merged}

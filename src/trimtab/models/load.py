@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from trimtab.models.attention import NAME as TRIMTAB_ATTENTION
 from trimtab.models.attention import register, supports_attention
 from trimtab.models.paths import resolve_model_path
 from trimtab.models.precision import resolve_dtype
+from trimtab.models.quiet import quiet
 from trimtab.models.save import save_model
 from trimtab.models.tokenizer import eos_ids, load_tokenizer
 
@@ -106,7 +105,7 @@ def _load(
     register()
     try:
         resolved = resolve_dtype(dtype or config.dtype, device, stored_parameters(folder))
-        with _quiet():
+        with quiet():
             model = auto_class.from_pretrained(
                 folder,
                 dtype=resolved,
@@ -154,19 +153,3 @@ def disable_dropout(model: nn.Module) -> None:
         for name in ("attention_dropout", "dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back transformers' notes about new heads and progress bars while a model loads."""
-    from transformers.utils import logging
-
-    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if has_bars:
-            logging.enable_progress_bar()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import ModelError
+from trimtab.models.quiet import quiet
 
 
 def save_model(
@@ -31,8 +32,9 @@ def save_model(
     new = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         new.chmod(0o755)
-        model.save_pretrained(new)
-        tokenizer.save_pretrained(new)
+        with quiet():
+            model.save_pretrained(new)
+            tokenizer.save_pretrained(new)
         for name, data in (files or {}).items():
             if (new / name).exists() or Path(name).name != name:
                 raise ModelError(f"cannot save {name} beside the model in {target}; choose another file name")

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -52,6 +52,7 @@ def run_pipeline(recipe: Recipe, stage: Stage | None = None, resume: bool = Fals
                 shutil.rmtree(checkpoints, ignore_errors=True)
             if not list_checkpoints(checkpoints):
                 run.rewind(name, 0)
+            results.pop("eval", None)
             results[name] = _run_stage(recipe, name, run, resume)
         summary = summarise(results)
         write_json(Path(recipe.paths.summary), summary)
@@ -99,13 +100,16 @@ def _run_stage(recipe: Recipe, name: Stage, run: RunWriter, resume: bool) -> dic
     return result
 
 
-def finished_stages(run_directory: str) -> dict[str, dict[str, Any]]:
-    """The results of the stages that a run has finished, newest wins."""
-    events = read_events(run_directory, kind="stage_finished")
-    return {event.stage: dict(event.data) for event in events}
+def finished_stages(run_directory: str) -> dict[Stage, dict[str, Any]]:
+    """The results of the stages that a run has finished; training again makes an evaluation stale."""
+    results: dict[Stage, dict[str, Any]] = {}
+    for event in read_events(run_directory, kind="stage_finished"):
+        results.pop("eval", None)
+        results[cast(Stage, event.stage)] = dict(event.data)
+    return results
 
 
-def summarise(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def summarise(results: Mapping[Stage, Mapping[str, Any]]) -> dict[str, Any]:
     """The summary of a run: seconds of every stage, and the figures of the evaluation."""
     summary: dict[str, Any] = {"stages": {name: result["seconds"] for name, result in results.items()}}
     if "reward_model" in results:

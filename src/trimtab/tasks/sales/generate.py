@@ -1,6 +1,6 @@
 """Write the committed sales data, byte for byte the same for the same code.
 
-    python -m trimtab.tasks.sales.generate --out data
+python -m trimtab.tasks.sales.generate --out data
 """
 
 from __future__ import annotations
