@@ -116,6 +116,16 @@ def test_order_of_the_layers(tmp_path: Path) -> None:
     assert (rl.num_prompts, rl.kl.target_per_token) == (4, 0.3)  # the override
 
 
+def test_distances_beat_the_factor_of_a_preset() -> None:
+    """R9: clip distances that are asked for are not hidden by the preset's factor. Both: the factor."""
+    assert rl_of("grpo", clip={"high": 0.3}).clip.model_dump() == {
+        "low": 0.2, "high": 0.3, "ratio": None, "dual": None, "ratio_max": 5.0,
+    }  # fmt: skip
+    assert rl_of("grpo", clip={"high": 0.3, "ratio": 4.0}).clip.ratio == 4.0
+    assert rl_of("grpo", clip={"dual": 3.0}).clip.ratio == 10.0
+    assert rl_of("grpo").clip.ratio == 10.0  # the preset itself is untouched
+
+
 def test_an_overridden_algorithm_brings_its_preset(tmp_path: Path) -> None:
     """R6: `--rl.algorithm ppo` on a GRPO recipe gives PPO's defaults, and keeps what the file says."""
     path = tmp_path / "r.toml"

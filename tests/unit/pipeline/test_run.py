@@ -173,6 +173,17 @@ def test_rerunning_one_stage_keeps_the_records_of_the_others(tmp_path: Path) -> 
     assert sorted(stages_started(tmp_path / "out")) == ["rl", "sft"]
 
 
+def test_training_again_makes_an_evaluation_stale(tmp_path: Path) -> None:
+    """R27: figures of a policy that is no longer there are not shown as if they were of the new one."""
+    tree = tiny_tree(tmp_path)
+    recipe = changed(tree, sft=None, reward_model=None, rl={"rewards": [VARIED]})
+    assert "hidden" in run_pipeline(recipe)
+    again = run_pipeline(recipe, stage="rl")
+    assert list(again["stages"]) == ["rl"]
+    assert "hidden" not in again
+    assert list(run_pipeline(recipe, resume=True)["stages"]) == ["rl", "eval"]
+
+
 def test_a_new_run_starts_a_new_record(tmp_path: Path) -> None:
     """Issue 2: without --stage or --resume the earlier record is set aside, whole."""
     recipe = changed(tiny_tree(tmp_path), sft=None, reward_model=None, eval=None, rl={"rewards": [VARIED]})

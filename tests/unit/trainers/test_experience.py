@@ -256,6 +256,24 @@ def test_abstentions_leave_the_rest_of_the_group(tmp_path: Path) -> None:
     assert column(tmp_path, "reward/abstained")[0] == pytest.approx(len(silent) / 16)
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "rloo"])
+def test_a_lone_reward_of_a_group_teaches_nothing(algorithm: str, tmp_path: Path) -> None:
+    """Trap 3: where graders failed for all but one of a group, that group is left out."""
+    seen = []
+
+    def one_of_four(sample: Sample) -> float | None:
+        seen.append(sample)
+        return even_share(sample) if len(seen) % 4 == 1 else None
+
+    rl = rl_config(algorithm, steps=1, kl={"coef": 0.0})
+    system = tiny_system(rl, one_of_four)
+    before = weights(system.policy)
+    train(system, rl, tiny_stage(tmp_path))
+    assert same_weights(before, weights(system.policy))
+    assert column(tmp_path, "reward/abstained") == [0.75]
+    assert [record["advantage"] for record in read_rollouts(tmp_path, "rl")] == [0.0] * 8
+
+
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo", "rloo", "reinforce_plus_plus", "gspo", "dr_grpo"])
 def test_a_step_where_every_reward_abstains_moves_nothing(algorithm: str, tmp_path: Path) -> None:
     """Trap 3, R19: a grader that is down teaches nothing: weights stay, the run goes on, no NaN."""
@@ -290,6 +308,15 @@ def test_the_reference_never_moves_by_itself(tmp_path: Path) -> None:
     train(system, rl, tiny_stage(tmp_path))
     assert same_weights(before, dict(system.reference.model.state_dict()))
     assert not same_weights(policy, weights(system.policy))
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_completions_carry_the_version_that_sampled_them(algorithm: str, tmp_path: Path) -> None:
+    """Design: weights are published after every step, so staleness is 0."""
+    rl = rl_config(algorithm, steps=3)
+    train(tiny_system(rl), rl, tiny_stage(tmp_path))
+    for step in range(3):
+        assert {record["policy_version"] for record in read_rollouts(tmp_path, "rl", step)} == {step}
 
 
 def test_same_seed_same_run(tmp_path: Path) -> None:

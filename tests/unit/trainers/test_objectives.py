@@ -47,6 +47,22 @@ def test_on_policy_loss_is_minus_the_mean_advantage() -> None:
     assert found["kl/policy"] == 0
 
 
+@pytest.mark.parametrize(
+    ("reduction", "expected"),
+    [("token_mean", 0.0), ("sequence_mean", (-1 + 2) / 2), ("fixed_length", 0.0)],
+)
+def test_reductions(reduction: str, expected: float) -> None:
+    """R9: the mean over tokens, the mean of the rows' means, or the sum over rows · max_new_tokens."""
+    assert run(rows(), token_values(-1.0, -2.0, -3.0), reduction=reduction)["loss"] == pytest.approx(expected)
+
+
+def test_fixed_length_divides_by_the_limit() -> None:
+    """R9: Dr. GRPO's denominator is B · max_new_tokens, however long the answers are."""
+    positive = rows(advantages=torch.tensor([[0, 1.0, 1.0], [0, 1.0, 0]]))
+    found = run(positive, token_values(-1.0, -2.0, -3.0), reduction="fixed_length", max_new_tokens=6)
+    assert found["loss"] == pytest.approx(-3 / (2 * 6))
+
+
 def test_on_policy_gradient_is_reinforce() -> None:
     """Trap 5: ρ = 1 gives the gradient −A/n at each trained token and exactly 0 elsewhere (trap 7)."""
     logprobs = token_values(-1.0, -2.0, -3.0).requires_grad_()
