@@ -29,7 +29,7 @@ types: setup
 	$(BIN)/mypy
 
 test: lint types  ## ruff, mypy and pytest
-	$(BIN)/pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)  # one thread for each of two workers
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

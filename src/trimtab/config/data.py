@@ -11,29 +11,10 @@ from trimtab.config.base import Section
 Schedule = Literal["constant", "linear", "cosine"]
 
 
-class SFTConfig(Section):
-    """``[sft]``: supervised fine-tuning on instruction → response pairs (R1)."""
+class SupervisedConfig(Section):
+    """What SFT and reward model have in common: where they start, and how they go through their rows."""
 
-    data: str = Field(description="JSONL, JSON or Parquet file, or a hub data set, with the pairs.")
-    model: str | None = Field(None, description="Start from this model instead of `model.path`.")
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of AdamW.")
-    lr_schedule: Schedule = Field("cosine", description="How the learning rate falls after the warm-up.")
-    warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Clip the global gradient norm to this.")
-    epochs: int = Field(1, ge=1, description="Passes over the data.")
-    steps: int | None = Field(None, ge=1, description="Optimizer steps; replaces `epochs` when given.")
-    batch_size: int = Field(32, ge=1, description="Rows per optimizer step.")
-    microbatch_size: int = Field(16, ge=1, description="Rows per forward pass.")
-    max_length: int = Field(1024, ge=8, description="Longest row in tokens; longer rows are left out.")
-    checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves only at the end.")
-
-
-class RewardModelConfig(Section):
-    """``[reward_model]``: Bradley-Terry on preference pairs (R4)."""
-
-    data: str = Field(description="JSONL, JSON or Parquet file, or a hub data set, with chosen and rejected.")
-    model: str | None = Field(None, description="Start from this model instead of the SFT model.")
+    model: str | None = Field(None, description="Start from this model instead of the stage before.")
     learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of AdamW.")
     lr_schedule: Schedule = Field("cosine", description="How the learning rate falls after the warm-up.")
     warmup_steps: int = Field(10, ge=0, description="Steps over which the learning rate rises.")
@@ -41,9 +22,23 @@ class RewardModelConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="Clip the global gradient norm to this.")
     epochs: int = Field(1, ge=1, description="Passes over the data.")
     steps: int | None = Field(None, ge=1, description="Optimizer steps; replaces `epochs` when given.")
-    batch_size: int = Field(32, ge=1, description="Pairs per optimizer step.")
-    microbatch_size: int = Field(16, ge=1, description="Pairs per forward pass.")
+    batch_size: int = Field(32, ge=1, description="Rows (pairs) per optimizer step.")
+    microbatch_size: int = Field(16, ge=1, description="Rows (pairs) per forward pass.")
+    checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves only at the end.")
+
+
+class SFTConfig(SupervisedConfig):
+    """``[sft]``: supervised fine-tuning on instruction → response pairs (R1)."""
+
+    data: str = Field(description="JSONL, JSON or Parquet file, or a hub data set, with the pairs.")
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of AdamW.")
+    max_length: int = Field(1024, ge=8, description="Longest row in tokens; longer rows are left out.")
+
+
+class RewardModelConfig(SupervisedConfig):
+    """``[reward_model]``: Bradley-Terry on preference pairs (R4)."""
+
+    data: str = Field(description="JSONL, JSON or Parquet file, or a hub data set, with chosen and rejected.")
     max_length: int = Field(1024, ge=8, description="Input cut to this many tokens, from the prompt's left.")
     centre_coef: float = Field(0.01, ge=0, description="Weight of the penalty that centres scores at zero.")
     held_out: float = Field(0.1, gt=0, lt=1, description="Share of the pairs kept for validation.")
-    checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves only at the end.")
