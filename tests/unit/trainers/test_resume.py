@@ -124,6 +124,7 @@ def test_resumed_equals_uninterrupted(kind: str, tmp_path: Path) -> None:
     for metric in expected:
         if not metric.startswith(("time/", "speed/")):
             assert found[metric] == expected[metric], metric
+    assert len(read_events(root, "metrics", name)) == STEPS, "no step is recorded twice"
     if name == "rl":
         assert len(read_rollouts(root, name)) == len(read_rollouts(tmp_path / "whole", name))
 
@@ -184,14 +185,18 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
         train(tiny_system(rl), rl, tiny_stage(tmp_path, is_resumed=True), seed=2)
 
 
-def test_the_guard_remembers(tmp_path: Path) -> None:
-    """Issue 2 (8): what the guard counted and the alarms that it holds back survive a restart."""
+def test_guard_and_random_state_are_restored(tmp_path: Path) -> None:
+    """Issue 2 (8): what the guard counted, the alarms that it holds back, and torch's generator."""
     rl = rl_config(steps=3)
     stage = tiny_stage(tmp_path, checkpoint_every=2)
     train(tiny_system(rl), rl, stage)
     stage.guard.skips = 2
+    torch.manual_seed(77)
+    random_state = torch.get_rng_state()
     stage.checkpoint_if_due(2, 3, {})
+    torch.manual_seed(78)
     again = tiny_stage(tmp_path, is_resumed=True)
     assert again.restore() is not None
     assert again.guard.skips == 2
+    assert torch.equal(torch.get_rng_state(), random_state)
     assert again.guard.state() == stage.guard.state()

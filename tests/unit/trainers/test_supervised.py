@@ -66,6 +66,22 @@ def test_sft_learns(pairs: str, tmp_path: Path) -> None:
     assert (table["train/learning_rate"][-1] or 1.0) < 1e-3  # cosine
 
 
+def test_sft_loss_is_the_mean_over_completion_tokens(pairs: str, tmp_path: Path) -> None:
+    """R1, trap 4: the first loss is that of transformers' own labels, at any micro-batch size."""
+    tokenizer, model = tiny_tokenizer(), tiny_model()
+    stage = tiny_stage(tmp_path / "encode", "sft")
+    batch = supervised_batch(encode_pairs(SFTConfig(data=pairs), tokenizer, stage), PAD)
+    labels = batch.token_ids.masked_fill(~batch.completion_mask, -100)
+    with torch.no_grad():
+        expected = model(batch.token_ids, attention_mask=batch.attention_mask.long(), labels=labels).loss
+    for size in (1, 3, 8):
+        settings = WorkerSettings(learning_rate=1e-3, with_entropy=False, microbatch_size=size)
+        config = SFTConfig(data=pairs, batch_size=8, steps=1, microbatch_size=size)
+        root = tmp_path / str(size)
+        train_sft(config, policy_learner(tiny_model(), settings), tokenizer, tiny_stage(root, "sft"), seed=1)
+        assert metrics_table(root, "sft")["loss/total"] == [pytest.approx(float(expected), rel=1e-5)]
+
+
 def test_rows_that_are_too_long_are_left_out(pairs: str, tmp_path: Path) -> None:
     """Issue 2: rows over max_length are left out; when none fits, the error says what would."""
     stage = tiny_stage(tmp_path / "run", "sft")
@@ -108,6 +124,23 @@ def test_reward_model_learns_and_is_described(tmp_path: Path) -> None:
     assert card.std > 0
     event = read_events(tmp_path / "run", "evaluation")[-1]
     assert event.data["rm/accuracy"] == 1.0
+
+
+def test_reward_model_does_not_depend_on_micro_batches(tmp_path: Path) -> None:
+    """Trap 4: the reward model's losses and norms are the same at micro-batches of 1, 3 and all."""
+    data = write_rows(tmp_path / "pairs.jsonl", preferences(12))
+    found = []
+    for size in (1, 3, 9):
+        config = RewardModelConfig(
+            data=data, batch_size=9, steps=3, microbatch_size=size, warmup_steps=0, learning_rate=1e-3
+        )
+        root = tmp_path / str(size)
+        model = classifier(tmp_path)
+        train_reward_model(config, model, tiny_tokenizer(), tiny_stage(root, "reward_model"), seed=1)
+        table = metrics_table(root, "reward_model")
+        found.append([*table["loss/total"], *table["train/grad_norm"]])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[2] == pytest.approx(found[0], rel=1e-4)
 
 
 def test_card_figures_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
