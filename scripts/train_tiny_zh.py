@@ -197,7 +197,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(2)
     hidden = frozenset(json.loads(args.hidden.read_text(encoding="utf-8")))
-    tokenizer = build_tokenizer(islice(chats(args.seed + 1, hidden, args.wrong_sums), 20_000))
+    tokenizer = build_tokenizer(islice(chats(args.seed + 1, hidden, 0.0), 20_000))
     model = build_model(tokenizer)
     print(f"{model.num_parameters() / 1e6:.2f}M parameters, {len(tokenizer)} tokens", flush=True)
     train(model, batches(tokenizer, chats(args.seed + 2, hidden, args.wrong_sums), args.tokens), args)
