@@ -35,6 +35,17 @@ def test_good_answer_beats_each_named_failing() -> None:
     assert scores["stuffed with R23 words"] < 0.15
 
 
+def test_each_part_sees_its_own_failing() -> None:
+    """Issue 2, item 10: product, facts and fluency are judged apart, so none can hide behind another."""
+    once = "云帆CRM按账号计价，每个账号每月89元。"
+    assert judge(PROMPT, GOOD).product == 1.0
+    assert judge(PROMPT, GOOD.replace("云帆CRM", "我们的产品")).product == 0.3
+    assert judge(PROMPT, GOOD.replace("云帆CRM", "薪巢人事")).product == 0.0
+    assert judge(PROMPT, GOOD + "薪巢人事也不错。").product == 0.4
+    assert judge(PROMPT, GOOD.replace("89", "59")).facts < 0.3 < 0.7 < judge(PROMPT, GOOD).facts
+    assert judge(PROMPT, once * 4).fluency < 0.2 < 0.7 < judge(PROMPT, GOOD).fluency
+
+
 def test_judge_finds_product_and_situation_of_every_generated_prompt() -> None:
     """R20: train and hidden wordings are both recognised from the prompt's text alone."""
     for split in ("train", "hidden"):
