@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tests.unit.models.tiny import PAD, tiny_tokenizer
+from tests.unit.pipeline.tiny_recipe import VARIED
 from tests.unit.trainers.systems import same_weights, tiny_directory, weights
 from tests.unit.trainers.test_metric_names import EVERY_STEP
 
@@ -151,9 +152,11 @@ def test_too_few_prompts_or_epochs(policy: str, tmp_path: Path) -> None:
 
 def test_reference_is_refreshed_from_python_too(policy: str, tmp_path: Path) -> None:
     """R10: `reference_refresh_steps` holds for train_step as it does in a recipe."""
-    config = small(tmp_path, rewards=["language"], reference_refresh_steps=1, learning_rate=1e-2)
+    config = small(tmp_path, rewards=[VARIED], reference_refresh_steps=1, learning_rate=1e-2)
     trainer = trimtab.GRPOTrainer(policy, None, config)
+    before = weights(trainer.system.policy)
     trainer.train_step(PROMPTS[:2])
+    assert not same_weights(before, weights(trainer.system.policy))
     reference, model = trainer.system.reference.model.state_dict(), trainer.system.policy_model.state_dict()
     assert same_weights(dict(reference), dict(model))
 
