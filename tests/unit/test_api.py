@@ -152,7 +152,8 @@ def test_too_few_prompts_or_epochs(policy: str, tmp_path: Path) -> None:
 
 def test_reference_is_refreshed_from_python_too(policy: str, tmp_path: Path) -> None:
     """R10: `reference_refresh_steps` holds for train_step as it does in a recipe."""
-    config = small(tmp_path, rewards=[VARIED], reference_refresh_steps=1, learning_rate=1e-2)
+    keys = {"rewards": [VARIED], "num_samples_per_prompt": 8, "learning_rate": 1e-2}
+    config = small(tmp_path, reference_refresh_steps=1, **keys)
     trainer = trimtab.GRPOTrainer(policy, None, config)
     before = weights(trainer.system.policy)
     trainer.train_step(PROMPTS[:2])
