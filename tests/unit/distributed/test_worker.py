@@ -81,19 +81,23 @@ def test_values_are_read_before_each_token(rows: TrainBatch) -> None:
     assert float(found[torch.arange(9), first].abs().min()) > 0
 
 
-def test_state_goes_round(rows: TrainBatch) -> None:
-    """Issue 2 (8): a learner that takes over a state goes on exactly as the one that gave it."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_goes_round(dtype: torch.dtype, rows: TrainBatch) -> None:
+    """Issue 2 (8): a learner that takes over a state goes on exactly as the one that gave it, also in bf16,
+    whose fp32 masters hold what the parameters cannot."""
     objective = PolicyObjective.of(RL, rows, 0.0)
-    first, second = policy_learner(tiny_model(), SETTINGS), policy_learner(tiny_model(seed=3), SETTINGS)
+    first = policy_learner(tiny_model(dtype=dtype), SETTINGS)
+    second = policy_learner(tiny_model(dtype=dtype, seed=3), SETTINGS)
     for _ in range(2):
         first.forward_backward(rows, objective)
-        first.optimizer_step(1e-3)
+        first.optimizer_step(1e-5)
     state = first.state()
     second.load_state({group: {k: v.clone() for k, v in state[group].items()} for group in state})
     for learner in (first, second):
         learner.forward_backward(rows, objective)
-        learner.optimizer_step(1e-3)
+        learner.optimizer_step(1e-5)
     assert same_weights(weights(first), weights(second))
+    assert same_weights(dict(first.optimizer.masters), dict(second.optimizer.masters))
 
 
 def test_discarded_gradients_are_gone(rows: TrainBatch) -> None:
