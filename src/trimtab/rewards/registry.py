@@ -93,6 +93,7 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "length": _plain(rules.length),
     "language": _plain(rules.language),
     "contains": _plain(rules.contains),
+    "same_names": _plain(rules.same_names),
     "list_format": _plain(rules.list_format),
     "final_number": _plain(final_number_reward),
     "arithmetic": _plain(_arithmetic),

@@ -145,6 +145,33 @@ def contains(words: Sequence[str], mode: str = "share", column: str | None = Non
     return RuleReward("contains", rule)
 
 
+def same_names(names: Sequence[str]) -> RuleReward:
+    """Whether the answer is about what was asked: half for saying a name that the prompt says, half for
+    saying no other of ``names``. A prompt that says none of them does not apply.
+
+    Raises:
+        RewardError: fewer than two names.
+
+    Example:
+        >>> from trimtab.types import Prompt
+        >>> row = Sample(Prompt("0", ({"role": "user", "content": "Is Ada fast?"},)), "Bob is.")
+        >>> same_names(["Ada", "Bob"]).score([row])[0].value
+        0.0
+    """
+    wanted = [names] if isinstance(names, str) else [name for name in names if name]
+    if len(wanted) < 2:
+        raise RewardError("Reward same_names: give `names`, a list of at least two names to tell apart.")
+
+    def rule(sample: Sample) -> float | None:
+        asked = {name for name in wanted if name in sample.prompt.text}
+        if not asked:
+            return None
+        said = {name for name in wanted if name in sample.completion}
+        return 0.5 * bool(said & asked) + 0.5 * (not said - asked)
+
+    return RuleReward("same_names", rule)
+
+
 def list_format(items: int = 2) -> RuleReward:
     """1 when at least ``items`` lines are list entries: ``1.``, ``-``, ``•`` or ``*``, and text after it."""
     entry = re.compile(r"^[ \t]*(?:\d{1,2}[.、)）]|[-•*])[ \t]*\S", re.MULTILINE)

@@ -93,3 +93,25 @@ def test_one_bad_row_costs_one_row():
     assert results[0].value is None
     assert "ZeroDivisionError" in results[0].error
     assert results[1].value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "value"),
+    [
+        ("Is Ada fast?", "Ada is fast.", 1.0),
+        ("Is Ada fast?", "It is fast.", 0.5),
+        ("Is Ada fast?", "Ada is faster than Bob.", 0.5),
+        ("Is Ada fast?", "Bob is fast.", 0.0),
+        ("Ada or Bob?", "Bob.", 1.0),
+        ("Is it fast?", "Bob is fast.", None),
+    ],
+)
+def test_same_names(prompt: str, answer: str, value: float | None) -> None:
+    """R19: an answer about something else than was asked is caught by rule; a prompt without names abstains."""
+    assert rules.same_names(["Ada", "Bob"]).score([sample(answer, prompt)])[0].value == value
+
+
+def test_same_names_needs_names() -> None:
+    """R19: one name cannot be confused with another."""
+    with pytest.raises(RewardError, match="at least two names"):
+        rules.same_names(["Ada"])
