@@ -54,6 +54,11 @@ class EvalResult:
         return [group.completions[0].text for group in self.groups]
 
     @property
+    def texts(self) -> list[list[str]]:
+        """All completions of each prompt, in order."""
+        return [[completion.text for completion in group.completions] for group in self.groups]
+
+    @property
     def token_ids(self) -> list[tuple[int, ...]]:
         """The token ids of every completion."""
         return [completion.token_ids for group in self.groups for completion in group.completions]

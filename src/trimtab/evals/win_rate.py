@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class WinRate:
-    """Share of prompts that A wins, ties counted half, with a 95 % interval over prompts."""
+    """Share of comparisons that A wins, ties counted half, with a 95 % interval over ``n`` prompts."""
 
     value: float
     low: float
@@ -39,21 +39,23 @@ class WinRate:
 
 def win_rate(
     prompts: Sequence[Prompt | str],
-    answers_a: Sequence[str],
-    answers_b: Sequence[str],
+    answers_a: Sequence[str | Sequence[str]],
+    answers_b: Sequence[str | Sequence[str]],
     judge: Judge,
     tie_margin: float = 0.0,
     seed: int = 0,
 ) -> WinRate:
     """Return how often A beats B on the same prompts.
 
-    Every pair is judged in both orders and averaged, so a judge that likes the first place gives ties. A mean
-    preference within ``tie_margin`` of 0.5 is a tie. The interval is a percentile bootstrap over prompts: the
-    two answers to one prompt stay together, so what makes a prompt easy for both does not widen it. Where all
-    outcomes are alike the bootstrap would claim certainty; there the interval is the exact binomial one.
+    Several answers per prompt are compared one to one, in order, and averaged within the prompt. Every pair
+    is judged in both orders and averaged, so a judge that likes the first place gives ties. A mean preference
+    within ``tie_margin`` of 0.5 is a tie. The interval is a percentile bootstrap over prompts: all answers to
+    one prompt stay together, so what makes a prompt easy for both does not widen it, and answers to one
+    prompt do not count as independent. Where all outcomes are alike the bootstrap would claim certainty;
+    there the interval is the exact binomial one. Wins, ties and losses count pairs of answers.
 
     Raises:
-        DataError: no prompts, or not one answer of each for every prompt.
+        DataError: no prompts, or not as many answers of each side for every prompt.
         RewardError: the judge returned something that is not a preference in 0..1.
     """
     if not prompts or not len(prompts) == len(answers_a) == len(answers_b):
@@ -61,25 +63,46 @@ def win_rate(
             f"A win rate needs one answer of each side per prompt: got {len(prompts)} prompts, "
             f"{len(answers_a)} and {len(answers_b)} answers."
         )
-    rows = [_as_prompt(prompt) for prompt in prompts]
+    pairs = [_pairs(*row) for row in zip(map(_as_prompt, prompts), answers_a, answers_b, strict=True)]
+    flat = [pair for row in pairs for pair in row]
     prepare = getattr(judge, "prepare", None)  # judges that score in batches look at everything first
     if prepare is not None:
-        prepare([*rows, *rows], [*answers_a, *answers_b])
-    outcomes = []
-    for prompt, a, b in zip(rows, answers_a, answers_b, strict=True):
-        preference = (_checked(judge.compare(prompt, a, b)) + 1.0 - _checked(judge.compare(prompt, b, a))) / 2
-        is_tie = preference == 0.5 or abs(preference - 0.5) < tie_margin
-        outcomes.append(0.5 if is_tie else float(preference > 0.5))
-    low, high = mean_interval(outcomes, seed)
+        rows = [prompt for prompt, _, _ in flat]
+        prepare([*rows, *rows], [*(a for _, a, _ in flat), *(b for _, _, b in flat)])
+    outcomes = [[_outcome(judge, pair, tie_margin) for pair in row] for row in pairs]
+    means = [sum(row) / len(row) for row in outcomes]
+    low, high = mean_interval(means, seed)
+    every = [outcome for row in outcomes for outcome in row]
     return WinRate(
-        value=sum(outcomes) / len(outcomes),
+        value=sum(means) / len(means),
         low=low,
         high=high,
-        n=len(outcomes),
-        wins=outcomes.count(1.0),
-        ties=outcomes.count(0.5),
-        losses=outcomes.count(0.0),
+        n=len(means),
+        wins=every.count(1.0),
+        ties=every.count(0.5),
+        losses=every.count(0.0),
     )
+
+
+def _pairs(
+    prompt: Prompt, first: str | Sequence[str], second: str | Sequence[str]
+) -> list[tuple[Prompt, str, str]]:
+    """The pairs of answers to one prompt."""
+    ours, theirs = ([side] if isinstance(side, str) else list(side) for side in (first, second))
+    if not ours or len(ours) != len(theirs):
+        raise DataError(
+            f"A win rate needs as many answers of each side: prompt {prompt.id or prompt.text!r} has "
+            f"{len(ours)} and {len(theirs)}."
+        )
+    return [(prompt, a, b) for a, b in zip(ours, theirs, strict=True)]
+
+
+def _outcome(judge: Judge, pair: tuple[Prompt, str, str], tie_margin: float) -> float:
+    """1, 0.5 or 0 for the first answer, judged in both orders."""
+    prompt, a, b = pair
+    preference = (_checked(judge.compare(prompt, a, b)) + 1.0 - _checked(judge.compare(prompt, b, a))) / 2
+    is_tie = preference == 0.5 or abs(preference - 0.5) < tie_margin
+    return 0.5 if is_tie else float(preference > 0.5)
 
 
 def mean_interval(outcomes: Sequence[float], seed: int = 0) -> tuple[float, float]:

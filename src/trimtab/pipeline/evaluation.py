@@ -58,7 +58,7 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     kl = mean_kl(models, tokenizer.pad_token_id, policy.groups[:KL_PROMPTS], temperature_of(rl, config))
     summary = compare(results, kl)
     if judge is not None:
-        won = win_rate(prompts["hidden"], policy.answers, sft.answers, judge, seed=recipe.seed)
+        won = win_rate(prompts["hidden"], policy.texts, sft.texts, judge, seed=recipe.seed)
         summary["win_rate"] = won.as_dict() | {"judge": config.judge}
     stage.run.event(stage.name, "evaluation", 0, summary)
     for before, after in list(zip(sft.groups, policy.groups, strict=True))[:NUM_SAMPLES]:

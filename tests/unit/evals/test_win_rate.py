@@ -116,3 +116,19 @@ def test_same_text_to_two_prompts_is_judged_for_each():
     judge = ScoreJudge(lambda prompt, response: float(prompt == response))
     found = win_rate(["x", "y"], ["x", "x"], ["y", "y"], judge)
     assert (found.wins, found.losses) == (1, 1)
+
+
+def test_answers_to_one_prompt_stay_together() -> None:
+    """R27: several answers per prompt are averaged within it; ten copies add no certainty."""
+    judge = ScoreJudge(lambda prompt, answer: float(len(answer)))
+    prompts = [f"p{i}" for i in range(8)]
+    ours = ["aa", "a", "aa", "aa", "a", "aa", "aa", "a"]
+    theirs = ["a", "aa", "a", "a", "aa", "a", "aa", "aa"]
+    once = win_rate(prompts, ours, theirs, judge)
+    often = win_rate(prompts, [[a] * 10 for a in ours], [[b] * 10 for b in theirs], judge)
+    assert (once.value, once.low, once.high, once.n) == (often.value, often.low, often.high, often.n)
+    assert (often.wins, often.ties, often.losses) == (40, 10, 30)
+    mixed = win_rate(["p", "q"], [["aa", "a"], ["aa", "aa"]], [["a", "aa"], ["a", "a"]], judge)
+    assert mixed.value == 0.75
+    with pytest.raises(DataError, match="as many answers"):
+        win_rate(["p"], [["a", "b"]], [["a"]], judge)
