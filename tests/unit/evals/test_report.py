@@ -83,7 +83,7 @@ def test_written_with_the_curves_of_the_run(tmp_path):
     with RunWriter(tmp_path, {"name": "x"}) as run:
         for step in range(3):
             run.metrics("rl", step, {"reward/mean": 0.1 * step, "kl/ref": 0.01})
-        run.event("rl", "evaluation", 2, {"eval/pass_rate": 0.5, "eval/reward": 0.4})
+        run.metrics("rl", 2, {"eval/pass_rate": 0.5, "eval/reward": 0.4})
         run.event("eval", "sample", 0, {"prompt": "问", "sft": "旧", "policy": "新"})
     path = write_report(tmp_path, GOOD, title="x")
     assert path == tmp_path / "report.md"
