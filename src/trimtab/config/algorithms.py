@@ -83,6 +83,9 @@ class PPOConfig(Section):
     critic_init: Literal["reward_model", "policy"] = Field(
         "reward_model", description="What a separate critic starts from (policy when no reward model)."
     )
+    policy_learning_rate: float | None = Field(
+        None, gt=0, description="Learning rate of the policy under PPO; `rl.learning_rate` when not given."
+    )
     critic_learning_rate: float | None = Field(
         None, gt=0, description="Learning rate of a separate critic; the policy's when not given."
     )

@@ -112,9 +112,10 @@ def update_epochs(
     Returns the metrics of every update.
     """
     seed = derive_seed(at.seed, "step", at.step)
-    rate = learning_rate_at(at.step, rl.learning_rate, rl.lr_schedule, rl.warmup_steps, at.num_steps)
+    peak = rl.ppo.policy_learning_rate or rl.learning_rate
+    rate = learning_rate_at(at.step, peak, rl.lr_schedule, rl.warmup_steps, at.num_steps)
     policy_settings = StepSettings(at.step, rate, rl.max_grad_norm)
-    critic_rate = rate * (rl.ppo.critic_learning_rate or rl.learning_rate) / rl.learning_rate
+    critic_rate = rate * (rl.ppo.critic_learning_rate or peak) / peak
     critic_settings = StepSettings(at.step, critic_rate, rl.max_grad_norm)
     is_warming_up = at.step < rl.ppo.critic_warmup_steps
     updates: list[dict[str, float]] = []

@@ -107,7 +107,7 @@ def test_one_bad_row_costs_one_row():
     ],
 )
 def test_same_names(prompt: str, answer: str, value: float | None) -> None:
-    """R19: an answer about something else than was asked is caught by rule; a prompt without names abstains."""
+    """R19: an answer about something else is caught by rule; a prompt without names does not apply."""
     assert rules.same_names(["Ada", "Bob"]).score([sample(answer, prompt)])[0].value == value
 
 
