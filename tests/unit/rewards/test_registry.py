@@ -36,7 +36,7 @@ def test_a_mixture(tmp_path):
 
 def test_every_name_is_buildable_or_says_what_it_needs(learned):
     """R19: the registry holds no dead name."""
-    needs = {"regex": {"pattern": "a"}, "contains": {"words": ["a"]}}
+    needs = {"regex": {"pattern": "a"}, "contains": {"words": ["a"]}, "same_names": {"names": ["a", "b"]}}
     for name in REWARDS:
         reward = build_reward([spec(name, **needs.get(name, {}))], reward_model=learned)
         assert len(reward.score([sample("1", answer="1")])) == 1
