@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trimtab.config.base import Section
 from trimtab.config.data import RewardModelConfig, SFTConfig
@@ -52,6 +52,15 @@ class Recipe(Section):
     rl: RLConfig | None = Field(None, description="PPO or GRPO; no table, no stage.")
     eval: EvalConfig | None = Field(None, description="Evaluation; no table, no stage.")
     monitor: MonitorConfig = Field(default_factory=lambda: MonitorConfig())
+
+    @model_validator(mode="after")
+    def _reference_can_move(self) -> Recipe:
+        if self.model.lora and self.rl and self.rl.reference_refresh_steps:
+            raise ValueError(
+                "rl.reference_refresh_steps must be 0 with [model.lora]: the reference is the model that the "
+                "adapter was put on"
+            )
+        return self
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -34,6 +34,8 @@ def sentence(error: ValidationError, where: str, text: str, overridden: Sequence
     value = problem.get("input")
     shown = "" if isinstance(value, (dict, BaseModel)) else f" (got {value!r})"
     message = problem["msg"].removeprefix("Value error, ")
+    if not location:  # two tables that do not fit together
+        return f"{place}: {message}."
     message = message[0].lower() + message[1:]
     close = ""
     if problem["type"] == "literal_error" and isinstance(value, str):

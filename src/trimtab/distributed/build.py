@@ -18,6 +18,7 @@ from trimtab.distributed.worker import (
     policy_learner,
 )
 from trimtab.models.load import load_causal_lm, load_tokenizer
+from trimtab.models.lora import AdapterOff, add_adapter
 from trimtab.models.value_head import build_critic
 from trimtab.rewards.base import Reward
 from trimtab.rewards.registry import build_reward
@@ -58,13 +59,16 @@ class System:
 def build_system(
     recipe: Recipe, policy_path: str, reward_model_path: str | None, *, reference_path: str | None = None
 ) -> System:
-    """Load the models of ``recipe.rl`` and join them into a System.
+    """Load the models of ``recipe.rl`` and join them into a System, all on ``model.device``.
+
+    With ``[model.lora]`` the policy is the loaded model with an adapter on it, and the reference is the same
+    module with the adapter off. A critic of its own trains in full: it is made before the adapter.
 
     Args:
         recipe: a recipe with an ``[rl]`` table.
         policy_path: where the policy starts from.
         reward_model_path: for rewards that use one.
-        reference_path: the frozen reference; a copy of the starting policy when None.
+        reference_path: the frozen reference; the starting policy when None.
 
     Raises:
         ModelError: a model cannot be loaded.
@@ -73,7 +77,6 @@ def build_system(
     rl, config = _rl(recipe), recipe.model
     tokenizer = load_tokenizer(policy_path, config.chat_template)
     model = load_causal_lm(policy_path, config)
-    reference = load_causal_lm(reference_path, config) if reference_path else copy.deepcopy(model)
     settings = WorkerSettings(
         learning_rate=rl.learning_rate,
         weight_decay=rl.weight_decay,
@@ -85,11 +88,15 @@ def build_system(
         built = _critic(recipe, model, config, reward_model_path)
         head = built if rl.ppo.critic == "shared" else None
         critic = critic_learner(built, settings) if head is None else None
+    reference = _reference(model, config, reference_path)
+    add_adapter(model, config.lora, recipe.seed)
     return System(
         policy=policy_learner(model, settings, head),
         reference=Reference(reference, settings),
         engine=build_engine(model, tokenizer),
-        reward=build_reward(rl.rewards, reward_model=reward_model_path, clip=rl.reward_clip),
+        reward=build_reward(
+            rl.rewards, reward_model=reward_model_path, clip=rl.reward_clip, device=config.device
+        ),
         tokenizer=tokenizer,
         policy_model=model,
         critic=critic,
@@ -99,6 +106,13 @@ def build_system(
 def _rl(recipe: Recipe) -> RLConfig:
     assert recipe.rl is not None
     return recipe.rl
+
+
+def _reference(model: Any, config: ModelConfig, path: str | None) -> Any:
+    """The model at ``path``, or the start of the policy: a copy where the policy's own weights will move."""
+    if path:
+        return load_causal_lm(path, config)
+    return AdapterOff(model) if config.lora else copy.deepcopy(model)
 
 
 def _critic(recipe: Recipe, model: Any, config: ModelConfig, reward_model_path: str | None) -> Any:

@@ -82,6 +82,7 @@ def build_judge(
     tie_margin: float = 0.0,
     rewards: Sequence[RewardSpec] = (),
     reward_model: str | None = None,
+    device: str | None = None,
 ) -> Judge:
     """Return the judge that ``eval.judge`` names.
 
@@ -91,6 +92,7 @@ def build_judge(
         tie_margin: scores closer than this are a tie.
         rewards: what the policy was trained on; none of it may judge.
         reward_model: the reward model of the training, when there is one.
+        device: where a judge that is a reward model is loaded (``model.device``).
 
     Raises:
         ConfigError: the judge is unknown, or is one of the training's rewards.
@@ -105,7 +107,7 @@ def build_judge(
     if Path(judge).is_dir():
         from trimtab.rewards.learned import LearnedReward
 
-        return ScoreJudge(LearnedReward(judge), tie_margin)
+        return ScoreJudge(LearnedReward(judge, device=device), tie_margin)
     raise ConfigError(
         f"eval.judge = '{judge}' is neither a judge{nearest(judge, JUDGES)}, nor the directory of a reward "
         "model, nor FILE.py:function."

@@ -15,7 +15,7 @@ from trimtab.errors import ModelError
 from trimtab.models.attention import NAME as TRIMTAB_ATTENTION
 from trimtab.models.attention import register, supports_attention
 from trimtab.models.paths import resolve_model_path
-from trimtab.models.precision import resolve_dtype
+from trimtab.models.precision import resolve_device, resolve_dtype
 from trimtab.models.quiet import quiet
 from trimtab.models.save import save_model
 from trimtab.models.tokenizer import eos_ids, load_tokenizer
@@ -36,15 +36,15 @@ def load_causal_lm(
     config: ModelConfig | None = None,
     *,
     dtype: str | torch.dtype | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> Any:
     """Load a causal language model (a transformers ``PreTrainedModel``) in eval mode, dropout off for good.
 
-    ``dtype`` beats ``config.dtype``. Where the architecture cannot take our attention, it keeps its own, with
-    a warning.
+    ``dtype`` and ``device`` beat those of ``config``; an adapter (``config.lora``) is not added here. Where
+    the architecture cannot take our attention, it keeps its own, with a warning.
 
     Raises:
-        ModelError: the directory is missing, incomplete, or holds something else.
+        ModelError: the directory is missing, incomplete, or holds something else; the device is not here.
     """
     from transformers import AutoModelForCausalLM
 
@@ -59,7 +59,7 @@ def load_sequence_classifier(
     pad_token_id: int,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
 ) -> Any:
     """Load a reward model, or make one from a causal language model by giving it a new score head.
 
@@ -98,13 +98,13 @@ def _load(
     config: ModelConfig,
     *,
     dtype: str | torch.dtype | None,
-    device: str | torch.device,
+    device: str | torch.device | None,
     **options: Any,
 ) -> Any:
-    folder = resolve_model_path(path)
+    folder, place = resolve_model_path(path), resolve_device(device or config.device)
     register()
     try:
-        resolved = resolve_dtype(dtype or config.dtype, device, stored_parameters(folder))
+        resolved = resolve_dtype(dtype or config.dtype, place, stored_parameters(folder))
         with quiet():
             model = auto_class.from_pretrained(
                 folder,
@@ -127,7 +127,7 @@ def _load(
     disable_dropout(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model.to(device).eval()
+    return model.to(place).eval()
 
 
 def stored_parameters(folder: str | os.PathLike[str]) -> int:

@@ -1,4 +1,4 @@
-"""Which precision the parameters are kept in: measured on this machine, not guessed."""
+"""On which device and in which precision the parameters are kept: looked up and measured, not guessed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,29 @@ from functools import cache
 
 import torch
 
+from trimtab.errors import ModelError
+
 # Below this a model is bound by calls, not by arithmetic, and fp32 costs nothing.
 MIN_PARAMETERS_FOR_BF16 = 50_000_000
+
+
+def resolve_device(name: str | torch.device) -> torch.device:
+    """Return the device of a recipe's ``model.device``; ``auto`` is the first CUDA GPU, else the CPU.
+
+    Raises:
+        ModelError: a CUDA GPU is asked for that torch does not see.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise ModelError(f"model.device is {name} but torch sees no CUDA GPU here; set it to auto or cpu")
+    count = torch.cuda.device_count()
+    if device.index is not None and device.index >= count:
+        raise ModelError(f"model.device is {name} but the last GPU here is cuda:{count - 1}; use that")
+    return device
 
 
 def resolve_dtype(name: str | torch.dtype, device: str | torch.device, num_parameters: int) -> torch.dtype:

@@ -11,16 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import ModelError
+from trimtab.models.lora import ADAPTER_FOLDER, has_adapter, merged_state, save_adapter
 from trimtab.models.quiet import quiet
 
 
 def save_model(
-    model: Any, tokenizer: Any, directory: str | os.PathLike[str], files: Mapping[str, Any] | None = None
+    model: Any,
+    tokenizer: Any,
+    directory: str | os.PathLike[str],
+    files: Mapping[str, Any] | None = None,
+    *,
+    keep_adapter: bool = False,
 ) -> Path:
     """Write model, tokenizer, chat template and extra JSON ``files`` (name → data) to ``directory``.
 
-    Everything is written beside it first and renamed at the end. An earlier model's files there are replaced;
-    folders inside it (runs, checkpoints) are kept.
+    A model with an adapter is written merged, and not changed itself; ``keep_adapter`` also writes the adapter
+    alone, into the folder ``adapter``. Everything is written beside the target first and renamed at the end.
+    An earlier model's files there are replaced; other folders inside it (runs, checkpoints) are kept.
 
     Raises:
         ModelError: ``directory`` is a file, or an extra file would hide one of the model's.
@@ -33,7 +40,10 @@ def save_model(
     try:
         new.chmod(0o755)
         with quiet():
-            model.save_pretrained(new)
+            merged = {"state_dict": merged_state(model)} if has_adapter(model) else {}
+            model.save_pretrained(new, **merged)
+            if merged and keep_adapter:
+                save_adapter(model, new / ADAPTER_FOLDER)
             tokenizer.save_pretrained(new)
         for name, data in (files or {}).items():
             if (new / name).exists() or Path(name).name != name:
@@ -48,7 +58,7 @@ def save_model(
 
 
 def _flush(folder: Path) -> None:
-    for file in folder.iterdir():
+    for file in (folder, *folder.rglob("*")):
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -64,6 +74,6 @@ def _replace(new: Path, target: Path) -> None:
     target.rename(old)
     new.rename(target)
     for entry in old.iterdir():
-        if entry.is_dir():
+        if entry.is_dir() and entry.name != ADAPTER_FOLDER:
             entry.rename(target / entry.name)
     shutil.rmtree(old.parent)

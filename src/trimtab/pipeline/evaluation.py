@@ -41,8 +41,10 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         raise ConfigError("The evaluation needs an [rl] table: it says the rewards and how to sample.")
     prompts = evaluation_prompts(recipe, rl, config)
     reward_model = reward_model_path(recipe)
-    reward = build_reward(rl.rewards, reward_model=reward_model, clip=rl.reward_clip)
-    judge = judge_of(rl, config, reward_model)
+    reward = build_reward(
+        rl.rewards, reward_model=reward_model, clip=rl.reward_clip, device=recipe.model.device
+    )
+    judge = judge_of(recipe, rl, config, reward_model)
     models: dict[str, Any] = {}
     results: dict[tuple[str, str], EvalResult] = {}
     for name, path in (("sft", policy_start(recipe)), ("policy", recipe.paths.policy)):
@@ -76,12 +78,16 @@ def evaluation_prompts(recipe: Recipe, rl: RLConfig, config: EvalConfig) -> dict
     return {"hidden": hidden, "train": train[: config.num_prompts]}
 
 
-def judge_of(rl: RLConfig, config: EvalConfig, reward_model: str | None) -> Judge | None:
+def judge_of(recipe: Recipe, rl: RLConfig, config: EvalConfig, reward_model: str | None) -> Judge | None:
     """The judge of the win rate, or None when the recipe names none."""
     if not config.judge:
         return None
     return build_judge(
-        config.judge, tie_margin=config.tie_margin, rewards=rl.rewards, reward_model=reward_model
+        config.judge,
+        tie_margin=config.tie_margin,
+        rewards=rl.rewards,
+        reward_model=reward_model,
+        device=recipe.model.device,
     )
 
 

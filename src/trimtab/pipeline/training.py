@@ -13,6 +13,7 @@ from trimtab.distributed.worker import WorkerSettings, policy_learner
 from trimtab.errors import ConfigError
 from trimtab.evals.suite import evaluate_policy
 from trimtab.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer, save_model
+from trimtab.models.lora import add_adapter
 from trimtab.pipeline.sources import TASK, policy_start, prompts_for, reward_model_path, sft_model
 from trimtab.trainers.cadence import Cadence
 from trimtab.trainers.experience import sampling_params
@@ -47,7 +48,7 @@ def run_sft(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     assert config is not None
     path = config.model or recipe.model.path
     tokenizer = load_tokenizer(path, recipe.model.chat_template)
-    model = load_causal_lm(path, recipe.model)
+    model = add_adapter(load_causal_lm(path, recipe.model), recipe.model.lora, recipe.seed)
     settings = WorkerSettings(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -55,7 +56,7 @@ def run_sft(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         with_entropy=False,
     )
     train_sft(config, policy_learner(model, settings), tokenizer, stage, recipe.seed)
-    save_model(model, tokenizer, recipe.paths.sft)
+    save_model(model, tokenizer, recipe.paths.sft, keep_adapter=keeps_adapter(recipe))
     return {"path": recipe.paths.sft}
 
 
@@ -68,8 +69,10 @@ def run_reward_model(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     model = load_sequence_classifier(
         path, recipe.model, pad_token_id=tokenizer.pad_token_id, seed=derive_seed(recipe.seed, "head")
     )
+    add_adapter(model, recipe.model.lora, recipe.seed)
     card = asdict(train_reward_model(config, model, tokenizer, stage, recipe.seed))
-    save_model(model, tokenizer, recipe.paths.reward_model, {"reward_model.json": card})
+    files = {"reward_model.json": card}
+    save_model(model, tokenizer, recipe.paths.reward_model, files, keep_adapter=keeps_adapter(recipe))
     stage.view.note(
         f"reward model: held-out accuracy {card['accuracy']:.3f}, ECE {card['ece']:.3f}, "
         f"length correlation {card['length_correlation']:+.2f}"
@@ -96,8 +99,14 @@ def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     stream = PromptStream(prompts, derive_seed(recipe.seed, "prompts"))
     train = train_ppo if rl.algorithm == "ppo" else train_grpo
     train(system, stream, rl, stage, cadence)
-    save_model(system.policy_model, system.tokenizer, recipe.paths.policy)
+    keep = keeps_adapter(recipe)
+    save_model(system.policy_model, system.tokenizer, recipe.paths.policy, keep_adapter=keep)
     return {"path": recipe.paths.policy, "algorithm": rl.algorithm}
+
+
+def keeps_adapter(recipe: Recipe) -> bool:
+    """Whether an adapter is also saved by itself."""
+    return recipe.model.lora is not None and recipe.model.lora.save_adapter
 
 
 def check_batches(rl: RLConfig, num_prompts: int) -> None:

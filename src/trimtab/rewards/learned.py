@@ -67,6 +67,7 @@ class LearnedReward:
         batch_size: rows per forward pass; does not change the scores.
         max_length: longest input in tokens, cut from the left of the prompt.
         squash: return the logistic function of the normalised score, in 0..1.
+        device: where to load a directory's model: cpu, cuda, cuda:N; None takes a GPU where there is one.
 
     Example:
         >>> reward = LearnedReward("output/sales_rm")
@@ -83,11 +84,12 @@ class LearnedReward:
         max_length: int = 1024,
         squash: bool = False,
         name: str = "reward_model",
+        device: str | None = None,
     ) -> None:
         self.path: str | None = None
         if isinstance(source, (str, Path)):
             self.path = str(source)
-            source, tokenizer, card = _load(self.path, tokenizer, card)
+            source, tokenizer, card = _load(self.path, tokenizer, card, device)
         elif tokenizer is None:
             raise RewardError("LearnedReward was given a model without its tokenizer: pass tokenizer=….")
         self.model, self.tokenizer, self.card = source, tokenizer, dict(card or {})
@@ -155,7 +157,9 @@ class LearnedReward:
         return scores
 
 
-def _load(path: str, tokenizer: Any, card: Mapping[str, Any] | None) -> tuple[Any, Any, Mapping[str, Any]]:
+def _load(
+    path: str, tokenizer: Any, card: Mapping[str, Any] | None, device: str | None
+) -> tuple[Any, Any, Mapping[str, Any]]:
     """Load model, tokenizer and card of a reward model's directory."""
     from trimtab.models.load import is_sequence_classifier, load_sequence_classifier, load_tokenizer
 
@@ -165,7 +169,7 @@ def _load(path: str, tokenizer: Any, card: Mapping[str, Any] | None) -> tuple[An
             f"{path} is a language model, not a reward model: train one with the stage reward_model and give "
             "its directory."
         )
-    model = load_sequence_classifier(path, pad_token_id=tokenizer.pad_token_id)
+    model = load_sequence_classifier(path, pad_token_id=tokenizer.pad_token_id, device=device)
     return model, tokenizer, load_card(path) if card is None else card
 
 

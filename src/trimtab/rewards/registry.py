@@ -24,6 +24,7 @@ class _Context:
     """What the builders share: the configured reward model, loaded once and only when one asks for it."""
 
     reward_model: Any  # a directory, a LearnedReward, or None
+    device: str | None = None
     loaded: dict[str, Any] = field(default_factory=dict)
 
     def learned(self, wanted_by: str, path: str | None = None, **settings: Any) -> Reward:
@@ -44,7 +45,7 @@ class _Context:
             first = source
         else:
             if str(source) not in self.loaded:
-                self.loaded[str(source)] = LearnedReward(source)
+                self.loaded[str(source)] = LearnedReward(source, device=self.device)
             first = self.loaded[str(source)]
         reward = copy.copy(first)  # the model is shared, the settings are not
         for key, value in settings.items():
@@ -101,7 +102,11 @@ REWARDS: dict[str, Callable[..., Reward]] = {
 
 
 def build_reward(
-    specs: Sequence[RewardSpec], *, reward_model: Any = None, clip: float | None = None
+    specs: Sequence[RewardSpec],
+    *,
+    reward_model: Any = None,
+    clip: float | None = None,
+    device: str | None = None,
 ) -> CombinedReward:
     """Return the weighted sum of the rewards in ``specs``.
 
@@ -109,6 +114,7 @@ def build_reward(
         specs: entries of ``rl.rewards``: a name of REWARDS or ``FILE.py:function``, with weight and options.
         reward_model: directory of a reward model (or a LearnedReward), for the rewards that use one.
         clip: bound of the sum, before anything normalises it (``rl.reward_clip``).
+        device: where reward models are loaded (``model.device``); None is its default.
 
     Raises:
         RewardError: an unknown name or option (the nearest one is told), a missing file or reward model.
@@ -117,7 +123,7 @@ def build_reward(
         >>> build_reward([RewardSpec(name="sales"), RewardSpec(name="language", weight=0.1)]).names
         ['sales', 'language']
     """
-    context = _Context(reward_model)
+    context = _Context(reward_model, device)
     return CombinedReward([(_build_one(spec, context), spec.weight) for spec in specs], clip)
 
 

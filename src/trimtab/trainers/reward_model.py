@@ -15,6 +15,7 @@ from trimtab.data import Preference, PromptStream, load_preferences
 from trimtab.errors import DataError
 from trimtab.functional import bradley_terry_loss, expected_calibration_error
 from trimtab.models.forward import sequence_scores
+from trimtab.models.lora import load_trainable_state, trainable_state
 from trimtab.models.optim import MasterAdamW, learning_rate_at
 from trimtab.rewards.learned import encode_for_reward
 from trimtab.trainers.batching import pad_rows
@@ -65,7 +66,7 @@ def train_reward_model(
     if (state := stage.restore()) is not None:
         start = state["step"]
         stream.load_state(state["stream"])
-        model.load_state_dict(state["model"])
+        load_trainable_state(model, state["model"])
         optimizer.load_state_dict(state["optimizer"])
     for step in range(start, steps):
         phases = Phases()
@@ -94,7 +95,7 @@ def train_reward_model(
         stage.checkpoint_if_due(
             step + 1,
             steps,
-            {"stream": stream.state(), "model": model.state_dict(), "optimizer": optimizer.state_dict()},
+            {"stream": stream.state(), "model": trainable_state(model), "optimizer": optimizer.state_dict()},
         )
     card = validate_reward_model(model, tokenizer, held_out, config, num_train=len(train))
     figures = {"rm/accuracy": card.accuracy, "rm/ece": card.ece}
@@ -132,11 +133,13 @@ def encode_preference(tokenizer: Any, row: Preference, max_length: int) -> Encod
 
 
 def score_rows(model: nn.Module, rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
-    """Scores ``[len(rows)]`` of token rows, right-padded."""
+    """Scores ``[len(rows)]`` of token rows, right-padded; on the model's device."""
     width = max(len(row) for row in rows)
     ids = pad_rows(rows, width, torch.int64, pad_id)
     lengths = torch.tensor([len(row) for row in rows])
-    return sequence_scores(model, ids, torch.arange(width).unsqueeze(0) < lengths.unsqueeze(1))
+    mask = torch.arange(width).unsqueeze(0) < lengths.unsqueeze(1)
+    device = next(model.parameters()).device
+    return sequence_scores(model, ids.to(device), mask.to(device))
 
 
 def _accumulate(
@@ -153,7 +156,7 @@ def _accumulate(
         loss = losses.sum() / len(pairs)
         loss.backward()
         total += loss.item()
-        margins.append((chosen - rejected).detach())
+        margins.append((chosen - rejected).detach().cpu())
     return total, torch.cat(margins)
 
 
@@ -173,7 +176,7 @@ def validate_reward_model(
         score_rows(model, both[first : first + config.microbatch_size], tokenizer.pad_token_id)
         for first in range(0, len(both), config.microbatch_size)
     ]
-    scores = torch.cat(parts).float()
+    scores = torch.cat(parts).float().cpu()
     margins = scores[0::2] - scores[1::2]
     lengths = torch.tensor([float(len(side)) for side in both])
     right = (margins > 0).float() + 0.5 * (margins == 0).float()
