@@ -33,7 +33,7 @@ def save_checkpoint(directory: str | Path, state: Mapping[str, Any], keep: int =
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     tensors: dict[str, Tensor] = {}
-    tree = _split(state, tensors, "")
+    tree = _split(state, tensors, set(), "")
     save_file(tensors, temporary / _TENSORS)
     (temporary / _STATE).write_text(json.dumps(tree), encoding="utf-8")
     digests = {name: _sha256(temporary / name) for name in (_TENSORS, _STATE)}
@@ -74,15 +74,20 @@ def list_checkpoints(directory: str | Path) -> list[Path]:
     return sorted(path.parent for path in Path(directory).glob(f"step-*/{_MANIFEST}"))
 
 
-def _split(node: Any, tensors: dict[str, Tensor], path: str) -> Any:
+def _split(node: Any, tensors: dict[str, Tensor], owners: set[int], path: str) -> Any:
     if isinstance(node, Tensor):
-        # A clone, since tied weights share memory and safetensors refuses that.
-        tensors[path] = node.detach().cpu().contiguous().clone()
+        tensor = node.detach().cpu().contiguous()
+        memory = tensor.untyped_storage().data_ptr()
+        # safetensors refuses shared memory (tied weights); copies of everything would double what is held.
+        tensors[path] = tensor.clone() if memory in owners else tensor
+        owners.add(memory)
         return {"tensor": path}
     if isinstance(node, Mapping):
-        return {"dict": [[key, _split(value, tensors, f"{path}/{key}")] for key, value in node.items()]}
+        return {
+            "dict": [[key, _split(value, tensors, owners, f"{path}/{key}")] for key, value in node.items()]
+        }
     if isinstance(node, (list, tuple)):
-        return {"list": [_split(value, tensors, f"{path}/{i}") for i, value in enumerate(node)]}
+        return {"list": [_split(value, tensors, owners, f"{path}/{i}") for i, value in enumerate(node)]}
     return {"value": node}
 
 

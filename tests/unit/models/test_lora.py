@@ -17,8 +17,8 @@ from trimtab.errors import CheckpointError, ConfigError, ModelError
 from trimtab.models.load import load_sequence_classifier
 from trimtab.models.lora import (
     AdapterOff,
-    add_adapter,
     adapter_off,
+    add_adapter,
     has_adapter,
     load_trainable_state,
     merged_state,
@@ -96,7 +96,7 @@ def test_the_same_seed_draws_the_same_adapter() -> None:
 
 
 def test_gradients_of_the_adapter() -> None:
-    """Issue 3 (3): dA = scale · Bᵀ dW and dB = scale · dW Aᵀ, with dW from a plain padded forward of W + Δ."""
+    """Issue 3 (3): dA = scale · Bᵀ dW, dB = scale · dW Aᵀ, with dW from a plain padded forward of W + Δ."""
     model = moved(add_adapter(tiny_model(), LoraConfig(rank=4, alpha=12.0)))
     policy_learner(model, WorkerSettings(1e-3)).forward_backward(batch(), Supervised(1.0))
     plain = tiny_model()
@@ -156,7 +156,7 @@ def test_a_base_that_carries_the_policy_cannot_be_replaced() -> None:
 
 @pytest.mark.parametrize("architecture", ["Llama", "GPT2"])
 def test_merged_weights_answer_like_the_adapter(architecture: str, tmp_path: Path) -> None:
-    """R3: what is saved loads in plain transformers and answers the same; peft reads the adapter beside it."""
+    """R3: what is saved loads in plain transformers and answers the same; peft reads the adapter alone."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

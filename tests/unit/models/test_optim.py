@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from trimtab.errors import CheckpointError
 from trimtab.models.optim import MasterAdamW, learning_rate_at
@@ -24,15 +27,22 @@ def train(model: nn.Module, optimizer: MasterAdamW, steps: int, rate: float = 1e
         optimizer.zero_grad()
 
 
+def plain_adamw(parameters: Iterable[Tensor], rate: float, decay: float) -> torch.optim.AdamW:
+    tensors = list(parameters)
+    groups = [
+        {"params": [p for p in tensors if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in tensors if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, fused=True)
+
+
 def test_fp32_equals_torch_adamw() -> None:
-    """R11: on fp32 parameters it is torch's AdamW with clipping, weight decay on matrices only."""
+    """R11, issue 3 (3): on fp32 parameters it is torch's AdamW with clipping, bit for bit."""
     ours, theirs = layers(), layers()
     optimizer = MasterAdamW(ours.named_parameters(), 1e-2, weight_decay=0.1)
+    assert all(optimizer.masters[name] is p for name, p in ours.named_parameters())
     train(ours, optimizer, 5)
-    matrices = [p for p in theirs.parameters() if p.ndim >= 2]
-    vectors = [p for p in theirs.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    adamw = torch.optim.AdamW(groups, lr=1e-2)
+    adamw = plain_adamw(theirs.parameters(), 1e-2, 0.1)
     for i in range(5):
         x = torch.randn(8, 6, generator=torch.Generator().manual_seed(i))
         theirs(x).square().mean().backward()
@@ -40,7 +50,83 @@ def test_fp32_equals_torch_adamw() -> None:
         adamw.step()
         adamw.zero_grad()
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+        assert torch.equal(one, other)
+
+
+def test_bf16_is_adamw_on_fp32_masters() -> None:
+    """Issue 3 (3): bf16 gradients, summed in fp32, update an fp32 copy; the parameter is the copy rounded."""
+    ours, theirs = layers(torch.bfloat16), layers(torch.bfloat16)
+    optimizer = MasterAdamW(ours.named_parameters(), 1e-2, weight_decay=0.1)
+    copies = [p.detach().float() for p in theirs.parameters()]
+    adamw = plain_adamw(copies, 1e-2, 0.1)
+    for i in range(4):
+        for copy in copies:
+            copy.grad = torch.zeros_like(copy)
+        for j in range(3):  # micro-batches
+            x = torch.randn(8, 6, generator=torch.Generator().manual_seed(10 * i + j)).bfloat16()
+            for model in (ours, theirs):
+                model(x).float().square().mean().backward()
+            for copy, p in zip(copies, theirs.parameters(), strict=True):
+                assert copy.grad is not None and p.grad is not None
+                copy.grad += p.grad.float()
+                p.grad = None
+        optimizer.step(1e-2)
+        optimizer.zero_grad()
+        adamw.step()
+        with torch.no_grad():
+            for copy, p in zip(copies, theirs.parameters(), strict=True):
+                p.copy_(copy.bfloat16())
+    for master, copy in zip(optimizer.masters.values(), copies, strict=True):
+        assert torch.equal(master, copy)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other) and one.dtype == torch.bfloat16
+
+
+def test_one_step_by_hand() -> None:
+    """R11: Adam with decoupled decay, second step of two, from its formulas (Loshchilov and Hutter 2019)."""
+    weight = nn.Parameter(torch.tensor([[2.0]]))
+    optimizer = MasterAdamW([("w", weight)], 0.1, weight_decay=0.5)
+    w, m, v = 2.0, 0.0, 0.0
+    for step, grad in enumerate((3.0, -1.0), start=1):
+        weight.grad = torch.tensor([[grad]])
+        optimizer.step()
+        m, v = 0.9 * m + 0.1 * grad, 0.999 * v + 0.001 * grad**2
+        w -= 0.1 * 0.5 * w
+        w -= 0.1 * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        assert float(weight.detach()) == pytest.approx(w, rel=1e-6)
+
+
+def test_a_step_makes_no_copies() -> None:
+    """Issue 3 (3): accumulating, clipping, updating and publishing bf16 numbers allocates next to nothing."""
+    count = 1 << 20
+    weight = nn.Parameter(torch.ones(1024, 1024, dtype=torch.bfloat16))
+    optimizer = MasterAdamW([("w", weight)], 1e-3)
+    for _ in range(2):  # the first step makes the moments
+        weight.sum().backward()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as accumulating:
+            weight.backward(torch.ones_like(weight))
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as stepping:
+            optimizer.clip_grad_norm(1.0)
+            optimizer.step()
+    bf16, fp32 = 2 * count, 4 * count
+    assert _largest(accumulating) <= bf16
+    assert sum(max(0, event.self_cpu_memory_usage) for event in stepping.events()) < fp32 / 100
+
+
+def _largest(recorded: profile) -> int:
+    return max(event.self_cpu_memory_usage for event in recorded.events())
+
+
+def test_large_gradients_accumulate_in_pieces() -> None:
+    """Issue 3 (3): adding piece by piece is adding; also where a gradient is not contiguous."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(700, 800, generator=generator).bfloat16() for _ in range(2)]
+    for first, second in (parts, [part.T for part in parts]):
+        weight = nn.Parameter(torch.zeros(first.shape, dtype=torch.bfloat16))
+        optimizer = MasterAdamW([("w", weight)], 1e-3)
+        for grad in (first, second):
+            weight.backward(grad)
+        assert torch.equal(optimizer.masters["w"].grad, first.float() + second.float())  # type: ignore[arg-type]
 
 
 def test_masters_keep_small_updates() -> None:
