@@ -12,6 +12,7 @@ from trimtab.config.data import RewardModelConfig, SFTConfig
 from trimtab.config.evals import EvalConfig, MonitorConfig
 from trimtab.config.model import ModelConfig
 from trimtab.config.rl import RLConfig
+from trimtab.config.rollout import RolloutConfig
 
 Stage = Literal["sft", "reward_model", "rl", "eval"]
 STAGES: tuple[Stage, ...] = ("sft", "reward_model", "rl", "eval")
@@ -50,6 +51,7 @@ class Recipe(Section):
     sft: SFTConfig | None = Field(None, description="Supervised fine-tuning; no table, no stage.")
     reward_model: RewardModelConfig | None = Field(None, description="Reward model; no table, no stage.")
     rl: RLConfig | None = Field(None, description="PPO or GRPO; no table, no stage.")
+    rollout: RolloutConfig = Field(default_factory=lambda: RolloutConfig())
     eval: EvalConfig | None = Field(None, description="Evaluation; no table, no stage.")
     monitor: MonitorConfig = Field(default_factory=lambda: MonitorConfig())
 

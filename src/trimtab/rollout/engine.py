@@ -90,11 +90,20 @@ class RolloutEngine(Protocol):
         ...
 
 
-def build_engine(model: Any, tokenizer: Any, kind: str = "native") -> RolloutEngine:
+def build_engine(
+    model: Any,
+    tokenizer: Any,
+    kind: str = "native",
+    *,
+    max_rows: int = 256,
+    kv_memory_gb: float | None = None,
+    cache: str = "auto",
+) -> RolloutEngine:
     """Make the engine that samples from ``model``: ``native``, or ``generate`` (transformers' own loop).
 
-    ``native`` becomes ``generate``, with a warning, where the architecture cannot take our attention or its
-    log-probabilities differ from the plain forward's.
+    ``native`` takes the fastest ``cache`` that gives this model's log-probabilities: a compiled kernel, or
+    plain torch. It becomes ``generate``, with a warning, where the architecture cannot take our attention.
+    ``max_rows`` and ``kv_memory_gb`` (None: a quarter of the free memory) bound the running batch.
 
     Raises:
         RolloutError: an unknown ``kind``.
@@ -102,15 +111,17 @@ def build_engine(model: Any, tokenizer: Any, kind: str = "native") -> RolloutEng
     from trimtab.models.tokenizer import eos_ids
     from trimtab.rollout.generate_engine import GenerateEngine
     from trimtab.rollout.native import NativeEngine
-    from trimtab.rollout.self_test import find_fault
+    from trimtab.rollout.self_test import choose_cache
 
     if kind not in ("native", "generate"):
         raise RolloutError(f"unknown engine '{kind}'{nearest(kind, ['native', 'generate'])}")
     ends, pad = eos_ids(model, tokenizer), tokenizer.pad_token_id or 0
     if kind == "native":
-        fault = find_fault(model)
-        if fault is None:
-            return NativeEngine(model, tokenizer, ends, pad)
+        name, fault = choose_cache(model, cache)
+        if name is not None:
+            return NativeEngine(
+                model, tokenizer, ends, max_rows=max_rows, kv_memory_gb=kv_memory_gb, cache=name
+            )
         warnings.warn(
             f"{type(model).__name__} cannot sample natively ({fault}); using transformers' generate",
             stacklevel=2,

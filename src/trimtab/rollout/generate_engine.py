@@ -12,7 +12,7 @@ from trimtab.rollout.completion import StopStrings
 from trimtab.rollout.engine import SamplingParams
 from trimtab.rollout.native import context_length
 from trimtab.rollout.sampling import Sampler, uniform_table
-from trimtab.rollout.scheduler import Chunk, Progress, check_prompts, chunks
+from trimtab.rollout.scheduler import Chunk, Transcript, check_prompts, chunks
 from trimtab.types import Completion
 
 
@@ -65,9 +65,9 @@ class GenerateEngine:
             token_ids[row, width - len(prompt) :] = torch.as_tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         stop = StopStrings(self.tokenizer, params.stop)
-        progress = Progress(len(prompts), params.max_new_tokens, self.eos_ids, stop)
+        transcript = Transcript(len(prompts), params.max_new_tokens, self.eos_ids, stop)
         uniforms = uniform_table(params.seed, chunk.rows, params.max_new_tokens).to(device)
-        drawer = _Drawer(Sampler(params, self.eos_ids, device), uniforms, progress)
+        drawer = _Drawer(Sampler(params, self.eos_ids, device), uniforms, transcript)
         # The model's own generation config may hold penalties that would bend the distribution.
         self.model.generation_config = GenerationConfig(
             do_sample=False, max_new_tokens=params.max_new_tokens, pad_token_id=self.pad_id, use_cache=True
@@ -79,21 +79,23 @@ class GenerateEngine:
                 logits_processor=LogitsProcessorList([drawer]),
                 stopping_criteria=StoppingCriteriaList([drawer.finished]),
             )
-        return progress.completions(self.tokenizer, self.policy_version)
+        return transcript.completions(self.tokenizer, self.policy_version)
 
 
 class _Drawer:
     """A logits processor that draws the token itself and leaves ``generate`` no other choice."""
 
-    def __init__(self, sampler: Sampler, uniforms: Tensor, progress: Progress) -> None:
-        self._sampler, self._uniforms, self._progress = sampler, uniforms, progress
+    def __init__(self, sampler: Sampler, uniforms: Tensor, transcript: Transcript) -> None:
+        self._sampler, self._uniforms, self._transcript = sampler, uniforms, transcript
+        self._step = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        step = self._progress.step
-        tokens, logprobs, sampling_logprobs = self._sampler(scores, self._uniforms[:, step], step)
-        self._progress.add(tokens, logprobs, sampling_logprobs)
-        return torch.full_like(scores, float("-inf")).scatter_(1, tokens[:, None], 0.0)
+        draws = self._sampler(scores, self._uniforms[:, self._step], self._step)
+        self._step += 1
+        running = ~self._transcript.has_ended
+        self._transcript.add(running.nonzero().flatten(), draws.rows(running))
+        return torch.full_like(scores, float("-inf")).scatter_(1, draws.tokens[:, None], 0.0)
 
     def finished(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Rows ``[R]`` that ended by themselves; ``generate`` fills them with padding from here on."""
-        return self._progress.has_ended.to(input_ids.device)
+        return self._transcript.has_ended.to(input_ids.device)

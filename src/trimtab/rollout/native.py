@@ -1,29 +1,37 @@
-"""The native engine: the learner's own module samples, with shared prompts and rows that leave."""
+"""The native engine: the learner's own module samples, with shared prompts and continuous batching."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trimtab.models.attention import CONTEXT, using_attention
+from trimtab.models.fast_modules import fast_modules
 from trimtab.models.forward import head_input
-from trimtab.models.kv_context import DecodeContext, PrefillContext
+from trimtab.models.kv_context import DecodeContext, LayerCache, PrefillContext
+from trimtab.models.kv_kernel import KernelCache
+from trimtab.models.kv_rows import RowState
+from trimtab.models.kv_torch import TorchCache
 from trimtab.rollout.completion import StopStrings
 from trimtab.rollout.engine import SamplingParams
-from trimtab.rollout.sampling import Sampler, uniform_table
-from trimtab.rollout.scheduler import Chunk, Progress, check_prompts, chunks
+from trimtab.rollout.memory import plan_room
+from trimtab.rollout.running import RunningBatch
+from trimtab.rollout.scheduler import Transcript, Waiting, check_prompts
 from trimtab.types import Completion
+
+CACHES = {"kernel": KernelCache, "torch": TorchCache}
 
 
 class NativeEngine:
     """Samples with the transformers module itself; see ``models/attention.py`` for how.
 
-    A prompt runs once for its whole group and its keys and values are stored once; rows that finish leave the
-    batch. Training state is left as it was: eval mode, inference mode, and nothing kept on the module.
+    A prompt runs once for its whole group and its keys and values are stored once; rows that finish make
+    room for completions that wait. Training state is left as it was: eval mode, inference mode, and nothing
+    kept on the module.
     """
 
     def __init__(
@@ -31,12 +39,19 @@ class NativeEngine:
         model: Any,
         tokenizer: Any,
         eos_ids: frozenset[int],
-        pad_id: int,
-        max_batch_rows: int = 256,
+        pad_id: int = 0,
+        *,
+        max_rows: int = 256,
+        kv_memory_gb: float | None = None,
+        cache: str = "torch",
     ) -> None:
-        """``build_engine`` tests first whether the architecture can do this; this constructor trusts it."""
+        """``build_engine`` tests first whether the architecture can do this; this constructor trusts it.
+
+        ``max_rows`` and ``kv_memory_gb`` bound the running batch; ``cache`` is one of ``CACHES``.
+        """
         self.model, self.tokenizer = model, tokenizer
-        self.eos_ids, self.pad_id, self.max_batch_rows = frozenset(eos_ids), pad_id, max_batch_rows
+        self.eos_ids, self.cache = frozenset(eos_ids), cache
+        self.limits = (max_rows, kv_memory_gb)
         self.policy_version = 0
 
     def generate(
@@ -44,13 +59,28 @@ class NativeEngine:
     ) -> list[list[Completion]]:
         """See ``RolloutEngine``."""
         check_prompts(prompts, num_generations, context_length(self.model), params.max_new_tokens)
-        groups: list[list[Completion]] = [[] for _ in prompts]
-        with sampling_mode(self.model):
-            for chunk in chunks(len(prompts), num_generations, self.max_batch_rows):
-                completions = self._sample(chunk, [prompts[p] for p in chunk.prompts], params)
-                for (prompt, _), completion in zip(chunk.rows, completions, strict=True):
-                    groups[prompt].append(completion)
-        return groups
+        if not prompts:
+            return []
+        lengths = [len(prompt) for prompt in prompts]
+        room = plan_room(self.model, lengths, num_generations, params.max_new_tokens, self.limits)
+        transcript = Transcript(
+            len(prompts) * num_generations,
+            params.max_new_tokens,
+            self.eos_ids,
+            StopStrings(self.tokenizer, params.stop),
+        )
+        with sampling_mode(self.model), self._faster(room.rows):
+            cache = CACHES[self.cache](RowState(room, self.model.device))
+            batch = RunningBatch(_Forward(self.model, cache), transcript, params, self.eos_ids)
+            batch.run(prompts, Waiting(len(prompts), num_generations), num_generations)
+        completions = transcript.completions(self.tokenizer, self.policy_version)
+        return [
+            completions[start : start + num_generations]
+            for start in range(0, len(completions), num_generations)
+        ]
+
+    def _faster(self, rows: int) -> AbstractContextManager[None]:
+        return fast_modules(self.model, rows) if self.cache == "kernel" else nullcontext()
 
     def load_weights(self, state: Mapping[str, Tensor] | None, policy_version: int) -> None:
         """See ``RolloutEngine``."""
@@ -58,50 +88,40 @@ class NativeEngine:
             self.model.load_state_dict(state)
         self.policy_version = policy_version
 
-    def _sample(
-        self, chunk: Chunk, prompts: Sequence[Sequence[int]], params: SamplingParams
-    ) -> list[Completion]:
-        device = self.model.device
-        row_prompts = chunk.row_prompts.to(device)
-        logits, prefill, lengths = prefill_prompts(self.model, prompts, self.pad_id)
-        context = DecodeContext(prefill, lengths, row_prompts, params.max_new_tokens)
-        uniforms = uniform_table(params.seed, chunk.rows, params.max_new_tokens).to(device)
-        sampler = Sampler(params, self.eos_ids, device)
-        stop = StopStrings(self.tokenizer, params.stop)
-        progress = Progress(len(chunk.rows), params.max_new_tokens, self.eos_ids, stop)
-        logits = logits[row_prompts]
-        while True:
-            tokens, logprobs, sampling_logprobs = sampler(logits, uniforms[:, progress.step], progress.step)
-            progress.add(tokens, logprobs, sampling_logprobs)
-            if (staying := progress.leave()) is not None:
-                staying = staying.to(device)
-                context.keep(staying)
-                tokens, uniforms = tokens[staying], uniforms[staying]
-            if not len(progress.rows) or progress.step == params.max_new_tokens:
-                return progress.completions(self.tokenizer, self.policy_version)
-            logits = decode_step(self.model, context, tokens)
+
+class _Forward:
+    """The two ways in which the module runs while sampling, over one cache."""
+
+    def __init__(self, model: Any, cache: LayerCache) -> None:
+        self.model, self.cache = model, cache
+
+    def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
+        """See ``prefill``."""
+        return prefill(self.model, self.cache, prompts, slots)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """See ``decode_step``."""
+        return decode_step(self.model, self.cache, tokens)
 
 
-def prefill_prompts(
-    model: Any, prompts: Sequence[Sequence[int]], pad_id: int
-) -> tuple[Tensor, PrefillContext, Tensor]:
-    """Run P prompts once. Returns the logits ``[P, V]`` after each, the cache, and the lengths ``[P]``."""
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
-    token_ids = torch.full((len(prompts), int(lengths.max())), pad_id, device=model.device)
-    for row, prompt in enumerate(prompts):
-        token_ids[row, : len(prompt)] = torch.as_tensor(prompt, device=model.device)
-    context = PrefillContext()
-    rows = torch.arange(len(prompts), device=model.device)
-    positions = torch.arange(token_ids.shape[1], device=model.device).expand_as(token_ids)
-    with head_input(model, lambda hidden: hidden[rows, lengths - 1].unsqueeze(0)):
-        logits = _forward(model, token_ids, positions, context)
-    return logits.squeeze(0), context, lengths
+def prefill(model: Any, cache: LayerCache, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
+    """Run P prompts once, into ``slots`` of the cache. Returns the logits ``[P, V]`` after each."""
+    device, lengths = model.device, [len(prompt) for prompt in prompts]
+    token_ids = torch.tensor([token for prompt in prompts for token in prompt], device=device)
+    positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
+    last = torch.tensor(lengths, device=device).cumsum(0) - 1
+    cache.state.prompt_lengths[torch.tensor(slots, device=device)] = torch.tensor(lengths, device=device)
+    context = PrefillContext(cache, slots, lengths)
+    with head_input(model, lambda hidden: hidden[:, last]):
+        return _forward(model, token_ids[None], positions[None], context)[0]
 
 
-def decode_step(model: Any, context: DecodeContext, tokens: Tensor) -> Tensor:
-    """Feed one token per row ``[R]`` and return the logits ``[R, V]`` of the next; advances the context."""
-    logits = _forward(model, tokens[:, None], context.positions[:, None], context)
-    context.step += 1
+def decode_step(model: Any, cache: LayerCache, tokens: Tensor) -> Tensor:
+    """Feed one token per row ``[R]`` and return the logits ``[R, V]`` of the next; running rows advance."""
+    state = cache.state
+    logits = _forward(model, tokens[:, None], state.positions[:, None], DecodeContext(cache))
+    state.advance()
+    cache.stepped()
     return logits[:, -1]
 
 

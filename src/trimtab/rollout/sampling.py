@@ -40,6 +40,12 @@ class Draws(NamedTuple):
     logprobs: Tensor  # fp32, of softmax(logits / temperature), whatever was cut
     sampling_logprobs: Tensor | None  # fp32, of what was drawn from; None where nothing was cut
 
+    def rows(self, which: Tensor) -> Draws:
+        """The draws of some rows only."""
+        which = which.to(self.tokens.device)
+        cut = None if self.sampling_logprobs is None else self.sampling_logprobs[which]
+        return Draws(self.tokens[which], self.logprobs[which], cut)
+
 
 class Sampler:
     """Draws one token per row from logits, as ``params`` say."""
@@ -48,10 +54,10 @@ class Sampler:
         self.params = params
         self._eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
 
-    def __call__(self, logits: Tensor, uniforms: Tensor, step: int) -> Draws:
+    def __call__(self, logits: Tensor, uniforms: Tensor, steps: Tensor | int) -> Draws:
         """``logits [A, V]``, ``uniforms [A]`` → one token for each row.
 
-        ``step`` is the number of tokens that the rows have already: the end token is barred before
+        ``steps [A]`` are the numbers of tokens that the rows have already: the end token is barred before
         ``min_new_tokens``.
 
         Raises:
@@ -62,8 +68,11 @@ class Sampler:
         if params.scale != 1.0:
             scaled = scaled / params.scale
         allowed = scaled
-        if step < params.min_new_tokens and len(self._eos):
-            allowed = scaled.index_fill(1, self._eos, float("-inf"))
+        barred = torch.as_tensor(steps) < params.min_new_tokens
+        if len(self._eos) and bool(barred.any()):
+            barred = barred.expand(len(scaled)).to(scaled.device)
+            allowed = scaled.clone()
+            allowed[:, self._eos] = allowed[:, self._eos].masked_fill(barred[:, None], float("-inf"))
         if params.is_greedy:
             _highest(allowed)
             tokens, logprobs = allowed.argmax(dim=-1), None

@@ -1,4 +1,4 @@
-"""Which rows are sampled together, and what has been sampled of each."""
+"""Which completions are sampled when, and what has been sampled of each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from torch import Tensor
 
 from trimtab.errors import RolloutError
 from trimtab.rollout.completion import RowLogprobs, StopStrings, build_completion
+from trimtab.rollout.sampling import Draws
 from trimtab.types import Completion
-
-# Rows that finished go on being computed until so many of the batch did; every departure copies the cache.
-_LEAVE_AT = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,56 +52,44 @@ def check_prompts(prompts: Sequence[Sequence[int]], num_generations: int, room: 
             )
 
 
-class Progress:
-    """What a chunk has sampled so far, and which rows still run."""
+class Transcript:
+    """What has been sampled of every completion so far. N completions, in rows of any order."""
 
     def __init__(
-        self, num_rows: int, max_new_tokens: int, eos_ids: frozenset[int], stop: StopStrings
+        self, num_completions: int, max_new_tokens: int, eos_ids: frozenset[int], stop: StopStrings
     ) -> None:
-        self._tokens = torch.zeros(num_rows, max_new_tokens, dtype=torch.long)
-        self._logprobs = torch.zeros(num_rows, max_new_tokens)
+        self.lengths = torch.zeros(num_completions, dtype=torch.long)
+        self.has_ended = torch.zeros(num_completions, dtype=torch.bool)  # by itself, not by the limit
+        self.max_new_tokens = max_new_tokens
+        self._tokens = torch.zeros(num_completions, max_new_tokens, dtype=torch.long)
+        self._logprobs = torch.zeros(num_completions, max_new_tokens)
         self._sampling_logprobs: Tensor | None = None  # made when the first truncated draw comes
-        self._lengths = torch.zeros(num_rows, dtype=torch.long)  # 0 while running
         self._eos, self._stop = torch.tensor(sorted(eos_ids), dtype=torch.long), stop
-        self.rows = torch.arange(num_rows)  # the rows of the running batch, in its order
-        self.step = 0
 
-    def add(self, tokens: Tensor, logprobs: Tensor, sampling_logprobs: Tensor | None = None) -> None:
-        """Record one token ``[A]`` of every row of the batch; those of finished rows do not count."""
-        tokens = tokens.cpu()
-        self._tokens[self.rows, self.step] = tokens
-        self._logprobs[self.rows, self.step] = logprobs.cpu()
-        if sampling_logprobs is not None:
+    def add(self, which: Tensor, draws: Draws) -> Tensor:
+        """Record one token of each completion in ``which [A]``; return which of them are over, ``[A]``."""
+        tokens, at = draws.tokens.cpu(), self.lengths[which]
+        self._tokens[which, at] = tokens
+        self._logprobs[which, at] = draws.logprobs.cpu()
+        if draws.sampling_logprobs is not None:
             if self._sampling_logprobs is None:
                 self._sampling_logprobs = torch.zeros_like(self._logprobs)
-            self._sampling_logprobs[self.rows, self.step] = sampling_logprobs.cpu()
-        self.step += 1
+            self._sampling_logprobs[which, at] = draws.sampling_logprobs.cpu()
+        self.lengths[which] += 1
         ended = torch.isin(tokens, self._eos)
         if self._stop:
-            for i in (~ended & self._is_running()).nonzero().flatten().tolist():
-                ended[i] = self._stop.completed_by(self._tokens[self.rows[i], : self.step].tolist())
-        self._lengths[self.rows[ended & self._is_running()]] = self.step
-
-    def leave(self) -> Tensor | None:
-        """Drop finished rows when enough did; return the indices that stay in the batch, or None for all."""
-        running = self._is_running()
-        num_running = int(running.sum())
-        if len(self.rows) - num_running < max(1, _LEAVE_AT * len(self.rows)):
-            return None
-        staying = running.nonzero().flatten()
-        self.rows = self.rows[staying]
-        return staying
-
-    @property
-    def has_ended(self) -> Tensor:
-        """Which rows of the whole chunk ended by themselves, ``[R]`` bool."""
-        return self._lengths > 0
+            for i in (~ended).nonzero().flatten().tolist():
+                row = which[i]
+                ended[i] = self._stop.completed_by(self._tokens[row, : self.lengths[row]].tolist())
+        self.has_ended[which] = ended
+        return ended | (at + 1 == self.max_new_tokens)
 
     def completions(self, tokenizer: Any, policy_version: int) -> list[Completion]:
-        """All rows' completions, in the chunk's order."""
+        """All completions, in order."""
         found = []
-        for row, length in enumerate(self._lengths.tolist()):
-            count = length or self.step
+        for row, (count, ended) in enumerate(
+            zip(self.lengths.tolist(), self.has_ended.tolist(), strict=True)
+        ):
             cut = self._sampling_logprobs
             logprobs = RowLogprobs(
                 tuple(self._logprobs[row, :count].tolist()),
@@ -114,12 +100,37 @@ class Progress:
                     tokenizer,
                     self._tokens[row, :count].tolist(),
                     logprobs,
-                    "stop" if length else "length",
+                    "stop" if ended else "length",
                     self._stop,
                     policy_version,
                 )
             )
         return found
 
-    def _is_running(self) -> Tensor:
-        return self._lengths[self.rows] == 0
+
+class Waiting:
+    """Completions that have not started, prompt by prompt in order."""
+
+    def __init__(self, num_prompts: int, num_generations: int) -> None:
+        self._next, self._end, self._group = 0, num_prompts * num_generations, num_generations
+
+    def __len__(self) -> int:
+        return self._end - self._next
+
+    def peek(self) -> int:
+        """The prompt of the next completion."""
+        return self._next // self._group
+
+    def take(self, most: int) -> list[int]:
+        """Take at most ``most`` completions of the next prompt; prompt p's are p · G … p · G + G − 1."""
+        end = min(self._next + most, (self.peek() + 1) * self._group)
+        taken = list(range(self._next, end))
+        self._next = end
+        return taken
+
+
+def bucket(rows: int) -> int:
+    """The batch size that ``rows`` rows run in: few different sizes, since each is prepared for once."""
+    if rows <= 8:
+        return 1 << max(0, rows - 1).bit_length()
+    return -(-rows // 8) * 8 if rows <= 64 else -(-rows // 32) * 32

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from trimtab.models.attention import supports_attention
 from trimtab.models.forward import selected_logits
-from trimtab.models.kv_context import DecodeContext
-from trimtab.rollout.native import context_length, decode_step, prefill_prompts, sampling_mode
+from trimtab.models.kv_rows import Room, RowState
+from trimtab.rollout.native import CACHES, context_length, decode_step, prefill, sampling_mode
 
 # Largest root-mean-square difference of logits, in standard deviations of the logits. A wrong mask, position
 # or cap gives 0.28 and more; rounding gives 1e-6 in fp32 and up to 0.08 in bf16 (30 layers, random tokens).
@@ -19,8 +19,18 @@ _PROMPT_LENGTHS, _NEW = (9, 5), 6
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
-def find_fault(model: Any) -> str | None:
-    """Say why the native engine cannot serve ``model``, or None when it can. Leaves no trace on the model."""
+def choose_cache(model: Any, wanted: str = "auto") -> tuple[str | None, str | None]:
+    """The fastest cache that serves ``model`` exactly (``wanted`` alone, unless auto), or None and why not."""
+    fault = None
+    for name in CACHES if wanted == "auto" else (wanted,):
+        if (fault := find_fault(model, name)) is None:
+            return name, None
+    return None, fault
+
+
+def find_fault(model: Any, cache: str = "torch") -> str | None:
+    """Say why the native engine cannot serve ``model`` with this ``cache`` (one of ``CACHES``), or None when
+    it can. Leaves no trace on the model."""
     if not supports_attention(model):
         return "the architecture takes no attention function from outside"
     config = model.config.get_text_config()
@@ -32,7 +42,7 @@ def find_fault(model: Any) -> str | None:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            difference = _difference(model, config.vocab_size)
+            difference = _difference(model, config.vocab_size, cache)
     except Exception as error:  # any failure of an unknown architecture means: use the slow way
         return f"{type(error).__name__}: {error}".splitlines()[0][:160]
     if not difference <= TOLERANCE.get(model.dtype, 0.05):
@@ -40,16 +50,19 @@ def find_fault(model: Any) -> str | None:
     return None
 
 
-def _difference(model: Any, vocabulary: int) -> float:
+def _difference(model: Any, vocabulary: int, cache: str) -> float:
     """Root-mean-square difference between native and plain logits over their standard deviation."""
     prompts = [torch.randint(vocabulary, (length,)).tolist() for length in _PROMPT_LENGTHS]
     row_prompts = torch.tensor([0, 0, 1], device=model.device)
     forced = torch.randint(vocabulary, (len(row_prompts), _NEW), device=model.device)
     with sampling_mode(model):
-        logits, prefill, lengths = prefill_prompts(model, prompts, pad_id=0)
-        context = DecodeContext(prefill, lengths, row_prompts, _NEW)
+        store = CACHES[cache](RowState(Room(3, 2, max(_PROMPT_LENGTHS), _NEW), model.device))
+        logits = prefill(model, store, prompts, (0, 1))
+        store.state.start(torch.tensor([0, 1], device=model.device), 0)
+        store.state.start(torch.tensor([2], device=model.device), 1)
+        store.arrange()
         steps = [logits[row_prompts]]
-        steps += [decode_step(model, context, forced[:, step]) for step in range(_NEW - 1)]
+        steps += [decode_step(model, store, forced[:, step]) for step in range(_NEW - 1)]
         native = torch.stack(steps, dim=1).float()
         plain = torch.stack(
             [_plain(model, prompts[int(p)], row) for p, row in zip(row_prompts, forced, strict=True)]

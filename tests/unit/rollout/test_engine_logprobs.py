@@ -76,7 +76,7 @@ def test_generate_engine_agrees_with_native() -> None:
     """R12, trap 17: the fall-back draws the same tokens and reports the same log-probabilities."""
     model, prompts, tokenizer = tiny_model("Qwen3"), random_prompts(5, 12, 9), tiny_tokenizer()
     params = SamplingParams(12, temperature=0.9, top_p=0.95, seed=5, stop=("a",))
-    native = NativeEngine(model, tokenizer, frozenset({2, 40}), 0).generate(prompts, 3, params)
+    native = NativeEngine(model, tokenizer, frozenset({2, 40})).generate(prompts, 3, params)
     slow = GenerateEngine(model, tokenizer, frozenset({2, 40}), 0).generate(prompts, 3, params)
     for one, other in zip(chain(*native), chain(*slow), strict=True):
         assert (one.token_ids, one.text, one.finish_reason) == (

@@ -18,8 +18,8 @@ from trimtab.types import Completion
 TOKENIZER = tiny_tokenizer()
 
 
-def engine_of(model: object, eos: frozenset[int] = frozenset({EOS}), **options: int) -> NativeEngine:
-    return NativeEngine(model, TOKENIZER, eos, PAD, **options)
+def engine_of(model: object, eos: frozenset[int] = frozenset({EOS}), **options: object) -> NativeEngine:
+    return NativeEngine(model, TOKENIZER, eos, PAD, **options)  # type: ignore[arg-type]
 
 
 def ids_of(groups: list[list[Completion]]) -> list[list[tuple[int, ...]]]:
@@ -32,7 +32,7 @@ def test_group_sharing_equals_separate_prompts(architecture: str) -> None:
     model, (prompt,) = tiny_model(architecture), random_prompts(11)
     params = SamplingParams(15, greedy=True)
     (shared,) = engine_of(model).generate([prompt], 3, params)
-    separate = engine_of(model, max_batch_rows=1).generate([prompt], 3, params)[0]
+    separate = engine_of(model, max_rows=1).generate([prompt], 3, params)[0]
     for one, other in zip(shared, separate, strict=True):
         assert one.token_ids == other.token_ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
@@ -71,15 +71,13 @@ def test_rows_that_leave_do_not_change_the_others() -> None:
     assert len(lengths) > 8
 
 
-@pytest.mark.parametrize("max_batch_rows", [1, 3, 4, 10])
-def test_same_seed_same_text_whatever_the_batches(max_batch_rows: int) -> None:
+@pytest.mark.parametrize("max_rows", [1, 3, 4, 10])
+def test_same_seed_same_text_whatever_the_batches(max_rows: int) -> None:
     """R12: row g of prompt p draws from its own stream, however rows are put together."""
     model, prompts = tiny_model("Qwen3"), random_prompts(5, 12, 9)
     params = SamplingParams(12, temperature=1.2, top_p=0.9, seed=7)
     whole = engine_of(model).generate(prompts, 4, params)
-    assert ids_of(engine_of(model, max_batch_rows=max_batch_rows).generate(prompts, 4, params)) == ids_of(
-        whole
-    )
+    assert ids_of(engine_of(model, max_rows=max_rows).generate(prompts, 4, params)) == ids_of(whole)
     assert ids_of(engine_of(model).generate(prompts, 2, params)) == [group[:2] for group in ids_of(whole)]
     shorter = SamplingParams(6, temperature=1.2, top_p=0.9, seed=7)
     assert ids_of(engine_of(model).generate(prompts[:2], 4, shorter)) == [
@@ -184,7 +182,7 @@ def test_unsupported_architecture_falls_back(fault: str, monkeypatch: pytest.Mon
     elif fault == "layers":
         model.config.layer_types = ["full_attention", "linear_attention", "full_attention"]
     else:
-        monkeypatch.setattr("trimtab.rollout.native.DecodeContext.positions", torch.tensor([1, 1, 1]))
+        monkeypatch.setattr("trimtab.models.kv_rows.RowState.positions", torch.tensor([1, 1, 1]))
     with pytest.warns(UserWarning, match="cannot sample natively") as caught:
         engine = build_engine(model, TOKENIZER)
     assert isinstance(engine, GenerateEngine) and len(caught) == 1

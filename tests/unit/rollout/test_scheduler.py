@@ -6,14 +6,11 @@ import torch
 from tests.unit.models.tiny import tiny_tokenizer
 
 from trimtab.rollout.completion import StopStrings
-from trimtab.rollout.scheduler import Progress, chunks
+from trimtab.rollout.sampling import Draws
+from trimtab.rollout.scheduler import Transcript, Waiting, bucket, chunks
 
 TOKENIZER = tiny_tokenizer()
 NO_STOP = StopStrings(TOKENIZER, ())
-
-
-def add(progress: Progress, *tokens: int) -> None:
-    progress.add(torch.tensor(tokens), -torch.arange(1.0, len(tokens) + 1))
 
 
 def test_chunks_hold_whole_groups_where_they_fit() -> None:
@@ -26,23 +23,39 @@ def test_chunks_hold_whole_groups_where_they_fit() -> None:
     assert sum(len(part.rows) for part in parts) == 10
 
 
-def test_a_row_ends_once() -> None:
-    """R12, trap 13: what a finished row samples before it leaves the batch does not count, ends included."""
-    progress = Progress(24, 6, frozenset({2}), NO_STOP)
-    add(progress, 2, *[50] * 23)
-    assert progress.leave() is None  # one of 24 is too few to copy the cache for
-    add(progress, 60, *[51] * 23)
-    add(progress, 2, *[52] * 23)
-    add(progress, 61, *[2] * 12, *[53] * 11)
-    staying = progress.leave()
-    assert staying is not None and staying.tolist() == list(range(13, 24))
-    assert progress.has_ended.tolist() == [True] * 13 + [False] * 11
-    add(progress, *[54] * 11)
-    found = progress.completions(TOKENIZER, 7)
-    assert found[0].token_ids == (2,) and found[0].logprobs == (-1.0,)
-    assert found[5].token_ids == (50, 51, 52, 2) and found[5].finish_reason == "stop"
-    assert found[20].token_ids == (50, 51, 52, 53, 54) and found[20].finish_reason == "length"
-    assert found[20].logprobs == (-21.0,) * 4 + (-8.0,) and found[20].policy_version == 7
+def test_a_transcript_counts_each_completion_by_itself() -> None:
+    """R12, trap 13: completions of one batch stand at different tokens; end tokens close only their own."""
+    transcript = Transcript(3, 3, frozenset({2}), NO_STOP)
+
+    def add(which: list[int], tokens: list[int]) -> list[bool]:
+        logprobs = -torch.arange(1.0, len(which) + 1)
+        return transcript.add(torch.tensor(which), Draws(torch.tensor(tokens), logprobs, None)).tolist()
+
+    assert add([0, 2], [50, 60]) == [False, False]
+    assert add([2, 1], [2, 70]) == [True, False]
+    assert add([0, 1], [51, 2]) == [False, True]
+    assert add([0], [52]) == [True]  # the limit, not an end
+    assert transcript.has_ended.tolist() == [False, True, True]
+    found = transcript.completions(TOKENIZER, 7)
+    assert [c.token_ids for c in found] == [(50, 51, 52), (70, 2), (60, 2)]
+    assert [c.logprobs for c in found] == [(-1.0, -1.0, -1.0), (-2.0, -2.0), (-2.0, -1.0)]
+    assert [c.finish_reason for c in found] == ["length", "stop", "stop"]
+    assert found[0].policy_version == 7
+
+
+def test_waiting_completions_come_prompt_by_prompt() -> None:
+    """Issue 3: a group that does not fit enters in parts, and two prompts are never mixed in one part."""
+    waiting = Waiting(2, 3)
+    assert (waiting.peek(), waiting.take(2)) == (0, [0, 1])
+    assert (waiting.peek(), waiting.take(5)) == (0, [2])
+    assert (waiting.peek(), waiting.take(5), len(waiting)) == (1, [3, 4, 5], 0)
+
+
+def test_buckets_are_few_and_large_enough() -> None:
+    """Issue 3: static shapes in buckets: every number of rows fits its bucket, and there are few of them."""
+    sizes = [bucket(rows) for rows in range(1, 257)]
+    assert all(size >= rows for rows, size in enumerate(sizes, 1)) and sizes[63] == 64
+    assert sorted(set(sizes)) == [1, 2, 4, *range(8, 65, 8), *range(96, 257, 32)]
 
 
 def test_stop_strings_across_tokens() -> None:

@@ -1,0 +1,1 @@
+"""Small compiled kernels for the CPU; everything works without them, slower."""

@@ -1,0 +1,62 @@
+"""How many rows run together: what fits into the memory that the recipe grants to keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from trimtab.errors import RolloutError
+from trimtab.models.kv_rows import Room
+
+GIB = 2**30
+_SHARE = 0.25  # of the free memory, where no budget is given
+
+
+def token_bytes(model: Any) -> int:
+    """Bytes of keys and values that one token takes over all layers."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * int(config.num_hidden_layers) * int(heads) * int(size) * model.dtype.itemsize
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that could be had on ``device`` now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def plan_room(
+    model: Any,
+    lengths: Sequence[int],
+    num_generations: int,
+    new_tokens: int,
+    limits: tuple[int, float | None],
+) -> Room:
+    """The largest batch within ``limits``: rows at most, and GiB of keys and values (None: a quarter of the
+    free memory). ``lengths`` are those of the prompts.
+
+    Raises:
+        RolloutError: not even one row fits.
+    """
+    max_rows, budget_gb = limits
+    budget = budget_gb * GIB if budget_gb is not None else _SHARE * free_bytes(model.device)
+    per_token = token_bytes(model)
+    for rows in range(min(max_rows, len(lengths) * num_generations), 0, -1):
+        # Some prompts still have rows when the next ones enter: twice the slots that full groups need.
+        slots = min(len(lengths), 2 * -(-rows // num_generations) + 1)
+        room = Room(rows, slots, max(lengths), new_tokens)
+        if room.tokens * per_token <= budget:
+            return room
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    needed = (lengths[longest] + new_tokens) * per_token / GIB
+    raise RolloutError(
+        f"prompt {longest} has {lengths[longest]} tokens and with {new_tokens} new ones needs {needed:.2g} GiB "
+        f"of keys and values, more than rollout.kv_memory_gb = {budget / GIB:.2g}; raise it or lower "
+        "max_new_tokens"
+    )

@@ -1,0 +1,124 @@
+"""The compiled key-value cache, and the modules that run faster while sampling, say what plain torch says."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from tests.unit.models.tiny import ARCHITECTURES, random_prompts, tiny_model, tiny_tokenizer
+from torch import Tensor
+
+from trimtab.models.attention import ScoreRule
+from trimtab.models.fast_modules import elementwise_kernels, fast_modules
+from trimtab.models.kv_kernel import KernelCache, kernel_for
+from trimtab.models.kv_rows import Room, RowState
+from trimtab.models.kv_torch import TorchCache
+from trimtab.rollout.engine import SamplingParams
+from trimtab.rollout.native import NativeEngine, sampling_mode
+
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")), reason="no C compiler here"
+)
+ROOM = Room(rows=5, prompts=2, prompt_tokens=21, new_tokens=40)
+
+
+def filled(kind: type, heads: int, size: int, dtype: torch.dtype) -> TorchCache | KernelCache:
+    """A cache with prompts of 21 and 6 tokens; rows 0, 1, 3 on the first, 2 and 4 on the second."""
+    generator = torch.Generator().manual_seed(1)
+    cache = kind(RowState(ROOM, "cpu"))
+    for slot, length in enumerate((21, 6)):
+        cache.state.prompt_lengths[slot] = length
+        keys, values = torch.randn(2, heads, length, size, generator=generator).to(dtype)
+        cache.write_prompt(0, slot, keys, values)
+    cache.state.start(torch.tensor([0, 1, 3]), 0)
+    cache.state.start(torch.tensor([2, 4]), 1)
+    cache.arrange()
+    return cache
+
+
+def run(cache: TorchCache | KernelCache, heads: int, group: int, size: int, rule: ScoreRule) -> list[Tensor]:
+    """Forty steps; a row rests at step 9 and starts again at 12, and the batch shrinks at step 30."""
+    generator = torch.Generator().manual_seed(2)
+    dtype, outputs = next(iter(cache._prompts.values()))[0].dtype, []
+    for step in range(ROOM.new_tokens):
+        if step == 9:
+            cache.state.stop(torch.tensor([1]))
+        if step == 12:
+            cache.state.start(torch.tensor([1]), 1)
+            cache.arrange()
+        if step == 30:
+            kept = torch.tensor([0, 2, 3])
+            cache.keep(kept)
+            cache.state.keep(kept)
+            cache.arrange()
+        draw = torch.randn(5, heads * (group + 2), 1, size, generator=generator).to(dtype)
+        query, key, value = draw[: cache.state.num_rows].split((heads * group, heads, heads), dim=1)
+        output = cache.attend(0, query, key, value, rule)
+        outputs.append(output[cache.state.is_running.bool()].float())
+        cache.state.advance()
+        cache.stepped()
+    return outputs
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("heads", "group", "size"), [(3, 3, 64), (1, 6, 32), (2, 1, 16), (2, 4, 128)])
+@pytest.mark.parametrize("limits", [{}, {"softcap": 2.0}, {"window": 9}], ids=["plain", "cap", "window"])
+def test_the_kernel_attends_like_torch(
+    heads: int, group: int, size: int, dtype: torch.dtype, limits: dict[str, float]
+) -> None:
+    """Issue 3, trap 17: ragged rows, shared prompts, windows and caps; rows that rest, restart and leave."""
+    if kernel_for(dtype, size, group) is None:
+        pytest.skip("the compiler here cannot build the kernel")
+    rule = ScoreRule(size**-0.5, **limits)  # type: ignore[arg-type]
+    ours = run(filled(KernelCache, heads, size, dtype), heads, group, size, rule)
+    plain = run(filled(TorchCache, heads, size, dtype), heads, group, size, rule)
+    tolerance = 2e-6 if dtype == torch.float32 else 0.03
+    for step, (one, other) in enumerate(zip(ours, plain, strict=True)):
+        assert torch.allclose(one, other, atol=tolerance, rtol=0), step
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_fast_modules_change_nothing_and_leave_no_trace(architecture: str, dtype: torch.dtype) -> None:
+    """Issue 3, trap 17: with packed weights and compiled norms logits stay; afterwards all is as before."""
+    model = tiny_model(architecture, dtype)
+    if elementwise_kernels(model) is None:
+        pytest.skip("the compiler here cannot build the kernels")
+    ids = torch.tensor(random_prompts(9))
+    step = ids[:, :1].expand(4, 1)  # one token per row: the rotary kernel's case
+    with sampling_mode(model):
+        plain = [model(input_ids=x, use_cache=False).logits.float() for x in (ids, step)]
+        with fast_modules(model, 4):
+            fast = [model(input_ids=x, use_cache=False).logits.float() for x in (ids, step)]
+        again = [model(input_ids=x, use_cache=False).logits.float() for x in (ids, step)]
+    for one, other, third in zip(plain, fast, again, strict=True):
+        scale = float(one.std())
+        assert float((one - other).pow(2).mean().sqrt()) <= scale * (1e-5 if dtype == torch.float32 else 0.05)
+        assert torch.equal(one, third)
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@needs_compiler
+def test_weights_that_move_between_calls_are_sampled_from() -> None:
+    """Trap 17: packed copies live for one call, so an update of the weights is never missed."""
+    model, prompts = tiny_model("Qwen3", torch.bfloat16), random_prompts(5)
+    engine = NativeEngine(model, tiny_tokenizer(), frozenset({2}), cache="kernel")
+    before = engine.generate(prompts, 2, SamplingParams(8, greedy=True))
+    with torch.no_grad():
+        model.lm_head.weight.mul_(-1.0)
+    after = engine.generate(prompts, 2, SamplingParams(8, greedy=True))
+    portable = NativeEngine(model, tiny_tokenizer(), frozenset({2}))
+    plain = portable.generate(prompts, 2, SamplingParams(8, greedy=True))
+    assert before[0][0].token_ids != after[0][0].token_ids == plain[0][0].token_ids
+
+
+def test_without_a_compiler_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 3: kernels are optional: switched off, the portable cache serves."""
+    from trimtab.rollout.self_test import choose_cache
+
+    monkeypatch.setenv("TRIMTAB_NO_KERNELS", "1")
+    assert kernel_for(torch.float32, 16, 2) is None
+    assert choose_cache(tiny_model("Qwen3")) == ("torch", None)
