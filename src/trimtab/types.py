@@ -108,6 +108,14 @@ class TrainBatch:
         }
         return TrainBatch(**values)
 
+    def to(self, device: Any) -> TrainBatch:
+        """Return the same batch with its tensors on ``device``."""
+        values: dict[str, Any] = {
+            name: None if (tensor := getattr(self, name)) is None else tensor.to(device)
+            for name in self.__slots__
+        }
+        return TrainBatch(**values)
+
 
 @dataclass(frozen=True, slots=True)
 class UpdateResult:

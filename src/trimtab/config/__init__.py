@@ -16,6 +16,7 @@ from trimtab.config.load import build_recipe, load_recipe
 from trimtab.config.model import ModelConfig
 from trimtab.config.recipe import STAGES, PathsConfig, Recipe, Stage
 from trimtab.config.rl import RewardSpec, RLConfig
+from trimtab.config.train import TrainConfig
 
 __all__ = [
     "ALGORITHMS",
@@ -37,6 +38,7 @@ __all__ = [
     "RewardSpec",
     "SFTConfig",
     "Stage",
+    "TrainConfig",
     "build_recipe",
     "load_recipe",
 ]

@@ -23,7 +23,6 @@ class SupervisedConfig(Section):
     epochs: int = Field(1, ge=1, description="Passes over the data.")
     steps: int | None = Field(None, ge=1, description="Optimizer steps; replaces `epochs` when given.")
     batch_size: int = Field(32, ge=1, description="Rows (pairs) per optimizer step.")
-    microbatch_size: int = Field(16, ge=1, description="Rows (pairs) per forward pass.")
     checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves only at the end.")
 
 
@@ -32,6 +31,9 @@ class SFTConfig(SupervisedConfig):
 
     data: str = Field(description="JSONL, JSON or Parquet file, or a hub data set, with the pairs.")
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of AdamW.")
+    microbatch_size: int | None = Field(
+        None, ge=1, description="Rows per forward pass at most; `train.max_tokens` alone when not given."
+    )
     max_length: int = Field(1024, ge=8, description="Longest row in tokens; longer rows are left out.")
 
 
@@ -39,6 +41,7 @@ class RewardModelConfig(SupervisedConfig):
     """``[reward_model]``: Bradley-Terry on preference pairs (R4)."""
 
     data: str = Field(description="JSONL, JSON or Parquet file, or a hub data set, with chosen and rejected.")
+    microbatch_size: int = Field(16, ge=1, description="Pairs per forward pass.")
     max_length: int = Field(1024, ge=8, description="Input cut to this many tokens, from the prompt's left.")
     centre_coef: float = Field(0.01, ge=0, description="Weight of the penalty that centres scores at zero.")
     held_out: float = Field(0.1, gt=0, lt=1, description="Share of the pairs kept for validation.")

@@ -13,6 +13,7 @@ from trimtab.config.evals import EvalConfig, MonitorConfig
 from trimtab.config.model import ModelConfig
 from trimtab.config.rl import RLConfig
 from trimtab.config.rollout import RolloutConfig
+from trimtab.config.train import TrainConfig
 
 Stage = Literal["sft", "reward_model", "rl", "eval"]
 STAGES: tuple[Stage, ...] = ("sft", "reward_model", "rl", "eval")
@@ -53,6 +54,7 @@ class Recipe(Section):
     rl: RLConfig | None = Field(None, description="PPO or GRPO; no table, no stage.")
     rollout: RolloutConfig = Field(default_factory=lambda: RolloutConfig())
     eval: EvalConfig | None = Field(None, description="Evaluation; no table, no stage.")
+    train: TrainConfig = Field(default_factory=lambda: TrainConfig())
     monitor: MonitorConfig = Field(default_factory=lambda: MonitorConfig())
 
     @model_validator(mode="after")

@@ -47,7 +47,9 @@ class RLConfig(Section):
     num_generations: int = Field(8, ge=1, description="Completions per prompt.")
     num_minibatches: int = Field(1, ge=1, description="Optimizer steps per pass over a step's batch.")
     num_epochs_per_batch: int = Field(1, ge=1, description="Passes over a step's batch.")
-    microbatch_size: int = Field(16, ge=1, description="Rows per forward pass; does not change the result.")
+    microbatch_size: int | None = Field(
+        None, ge=1, description="Rows per forward pass at most; `train.max_tokens` alone when not given."
+    )
 
     max_prompt_tokens: int = Field(512, ge=1, description="A longer prompt is an error that names the row.")
     max_new_tokens: int = Field(256, ge=1, description="Longest completion.")
@@ -62,7 +64,7 @@ class RLConfig(Section):
 
     learning_rate: float = Field(3e-6, gt=0, description="Peak learning rate of AdamW.")
     lr_schedule: Schedule = Field("constant", description="How the learning rate falls after the warm-up.")
-    warmup_steps: int = Field(0, ge=0, description="Optimizer steps over which the learning rate rises.")
+    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
     max_grad_norm: float = Field(1.0, gt=0, description="Clip the global gradient norm to this.")
 

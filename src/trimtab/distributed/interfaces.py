@@ -30,6 +30,19 @@ class Objective(Protocol):
         """Return the scalar loss share and scalar metric shares."""
         ...
 
+    @property
+    def is_token_level(self) -> bool:
+        """Whether the loss is a sum over tokens, each by its own scores: tokens may come in any order."""
+        ...
+
+    def active_rows(self, batch: TrainBatch) -> Tensor:
+        """Which rows may have a gradient, ``[B]`` bool; the others have exactly none."""
+        ...
+
+    def for_metrics_of(self, batch: TrainBatch) -> Objective:
+        """The same loss, with metrics counted over ``batch``: the rows that run of the mini-batch."""
+        ...
+
 
 class Learner(Protocol):
     """A model under training."""

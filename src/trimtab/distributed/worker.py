@@ -1,48 +1,42 @@
 """The worker that does the learning: one module, its optimizer, micro-batches. Runs in this process or in a
-remote one; nothing here knows which."""
+remote one; nothing here knows which. Batches and results are on the CPU, the work where the module is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trimtab.distributed.interfaces import Objective, Scores
+from trimtab.distributed.budget import is_checkpointing
+from trimtab.distributed.interfaces import Objective
+from trimtab.distributed.one_pass import merge_shares
+from trimtab.distributed.passes import CriticPass, Packer, Pass, PolicyPass, WorkerSettings
 from trimtab.functional import full_kl
 from trimtab.models.forward import token_scores
+from trimtab.models.lora import load_trainable_state, trainable_state
 from trimtab.models.optim import MasterAdamW
-from trimtab.models.value_head import SharedCritic
+from trimtab.models.packed_forward import packed_logits
+from trimtab.models.value_head import Critic, SharedCritic
 from trimtab.types import TrainBatch
 
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """How a worker computes; none of it changes the result but ``temperature``."""
-
-    learning_rate: float
-    weight_decay: float = 0.0
-    microbatch_size: int = 16
-    temperature: float = 1.0
-    with_entropy: bool = True
-
-
-def microbatches(batch: TrainBatch, size: int) -> Iterator[tuple[Tensor, TrainBatch]]:
-    """Yield row indices and micro-batches of at most ``size`` rows of similar length: little padding."""
-    order = batch.attention_mask.sum(dim=1).argsort(descending=True, stable=True)
-    for index in order.split(size):
-        yield index, batch.rows(index)
+__all__ = [
+    "LocalLearner",
+    "Reference",
+    "WorkerSettings",
+    "critic_learner",
+    "exact_kl",
+    "policy_learner",
+]
 
 
 class LocalLearner:
-    """One module, its optimizer, and the forward pass that makes ``Scores`` of a micro-batch."""
+    """One module, its optimizer, and the pass that scores micro-batches and makes gradients."""
 
-    def __init__(
-        self, module: nn.Module, settings: WorkerSettings, forward: Callable[[TrainBatch, bool], Scores]
-    ) -> None:
-        self.module, self.settings, self.forward = module, settings, forward
+    def __init__(self, module: nn.Module, settings: WorkerSettings, model_pass: Pass) -> None:
+        self.module, self.settings, self.model_pass = module, settings, model_pass
         self.optimizer = MasterAdamW(
             [(name, p) for name, p in module.named_parameters() if p.requires_grad],
             learning_rate=settings.learning_rate,
@@ -51,28 +45,25 @@ class LocalLearner:
 
     def logprobs(self, batch: TrainBatch) -> Tensor:
         """Log-probabilities ``[B, T]`` of the completion tokens, without gradient."""
-        return self._frozen(batch, "logprobs")
+        return frozen_scores(self.model_pass, batch, "logprobs")
 
     def values(self, batch: TrainBatch) -> Tensor:
         """The critic's values ``[B, T]`` at the completion tokens, without gradient."""
-        return self._frozen(batch, "values")
-
-    @torch.no_grad()
-    def _frozen(self, batch: TrainBatch, what: str) -> Tensor:
-        out = torch.zeros(batch.token_ids.shape)
-        for index, micro in microbatches(batch, self.settings.microbatch_size):
-            scores = getattr(self.forward(micro, False), what)
-            out[index, : scores.shape[1]] = scores.float()
-        return out * batch.completion_mask
+        return frozen_scores(self.model_pass, batch, "values")
 
     def forward_backward(self, batch: TrainBatch, objective: Objective) -> dict[str, float]:
-        """Accumulate the gradients of ``objective`` over a mini-batch; return its metrics."""
-        metrics: dict[str, float] = {}
-        for _, micro in microbatches(batch, self.settings.microbatch_size):
-            loss, shares = objective(self.forward(micro, self.settings.with_entropy), micro)
-            loss.backward()
-            add_shares(metrics, shares)
-        return metrics
+        """Accumulate the gradients of ``objective`` over a mini-batch; return its metrics.
+
+        Rows whose gradient is exactly 0 are left out (``skip_zero``); the loss's denominators still count
+        them, the metrics are of the rows that ran.
+        """
+        if self.settings.skip_zero:
+            batch, objective = without_idle_rows(batch, objective)
+        metrics: dict[str, Tensor] = {}
+        with recomputing(self.module):
+            for _, micro in self.model_pass.split(batch):
+                merge_shares(metrics, self.model_pass.backward(micro, objective))
+        return {name: float(value) for name, value in metrics.items()}
 
     def clip_gradients(self, max_norm: float) -> float:
         """Scale the gradients to ``max_norm`` at most; return the norm before that."""
@@ -88,12 +79,12 @@ class LocalLearner:
         self.optimizer.zero_grad()
 
     def state(self) -> dict[str, Any]:
-        """Parameters and optimizer."""
-        return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Trained parameters and optimizer."""
+        return {"model": trainable_state(self.module), "optimizer": self.optimizer.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state`` returned."""
-        self.module.load_state_dict(state["model"])
+        load_trainable_state(self.module, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
@@ -101,27 +92,13 @@ def policy_learner(
     model: nn.Module, settings: WorkerSettings, critic: SharedCritic | None = None
 ) -> LocalLearner:
     """A learner of log-probabilities; with ``critic`` also of values from the same trunk."""
-
-    def forward(batch: TrainBatch, with_entropy: bool) -> Scores:
-        inputs = (batch.token_ids, batch.attention_mask, batch.completion_mask)
-        options = {"temperature": settings.temperature, "with_entropy": with_entropy}
-        if critic is None:
-            scores, values = token_scores(model, *inputs, **options), None
-        else:
-            scores, values = critic.forward_both(*inputs, **options)
-        return Scores(logprobs=scores.logprobs, entropy=scores.entropy, values=values)
-
     modules = nn.ModuleDict({"model": model, **({"critic": critic} if critic is not None else {})})
-    return LocalLearner(modules, settings, forward)
+    return LocalLearner(modules, settings, PolicyPass(model, settings, critic))
 
 
-def critic_learner(critic: nn.Module, settings: WorkerSettings) -> LocalLearner:
+def critic_learner(critic: Critic, settings: WorkerSettings) -> LocalLearner:
     """A learner of values, a model of its own."""
-
-    def forward(batch: TrainBatch, with_entropy: bool) -> Scores:
-        return Scores(values=critic(batch.token_ids, batch.attention_mask).float())
-
-    return LocalLearner(critic, settings, forward)
+    return LocalLearner(critic, settings, CriticPass(critic, settings))
 
 
 class Reference:
@@ -129,11 +106,11 @@ class Reference:
 
     def __init__(self, model: nn.Module, settings: WorkerSettings) -> None:
         self.model, self.settings = model.requires_grad_(False).eval(), settings
+        self._pass = PolicyPass(self.model, settings)
 
-    @torch.no_grad()
     def logprobs(self, batch: TrainBatch) -> Tensor:
         """Log-probabilities ``[B, T]`` of the completion tokens."""
-        return frozen_logprobs(self.model, batch, self.settings)
+        return frozen_scores(self._pass, batch, "logprobs")
 
     @torch.no_grad()
     def refresh(self, policy: nn.Module) -> None:
@@ -141,42 +118,79 @@ class Reference:
         self.model.load_state_dict(policy.state_dict())
 
 
-def frozen_logprobs(model: nn.Module, batch: TrainBatch, settings: WorkerSettings) -> Tensor:
-    """Log-probabilities ``[B, T]`` of the completion tokens under ``model``, micro-batch by micro-batch."""
+@torch.no_grad()
+def frozen_scores(model_pass: Pass, batch: TrainBatch, what: str) -> Tensor:
+    """``logprobs`` or ``values`` at the completion tokens, ``[B, T]`` fp32 on the CPU, 0 elsewhere."""
     out = torch.zeros(batch.token_ids.shape)
-    for index, micro in microbatches(batch, settings.microbatch_size):
-        scores = token_scores(
-            model,
-            micro.token_ids,
-            micro.attention_mask,
-            micro.completion_mask,
-            temperature=settings.temperature,
-        )
-        out[index, : scores.logprobs.shape[1]] = scores.logprobs
-    return out
+    for index, micro in model_pass.split(batch):
+        found = getattr(model_pass.scores(micro), what)
+        out[index, : found.shape[1]] = found.float().cpu()
+    return out * batch.completion_mask.cpu()
 
 
 @torch.no_grad()
 def exact_kl(policy: nn.Module, reference: nn.Module, batch: TrainBatch, settings: WorkerSettings) -> Tensor:
     """KL(policy ‖ reference) over the whole vocabulary at each completion token, ``[B, T]`` in nats."""
+    models, packer = (policy, reference), Packer(policy, settings)
+    packer.fault = packer.fault or Packer(reference, settings).fault
     out = torch.zeros(batch.token_ids.shape)
-    for index, micro in microbatches(batch, settings.microbatch_size):
-        inputs = (micro.token_ids, micro.attention_mask, micro.completion_mask)
-        ours, theirs = (token_scores(m, *inputs, with_logits=True).logits for m in (policy, reference))
-        assert ours is not None and theirs is not None
-        values = full_kl(ours.float(), theirs.float(), settings.temperature)
-        # Logits come as a flat list of completion tokens, row by row.
-        out[index, : micro.token_ids.shape[1]] = torch.zeros(micro.token_ids.shape).masked_scatter(
-            micro.completion_mask, values
+    for index, micro in packer.split(batch):
+        values = packer.either(
+            micro,
+            lambda plan: plan.scatter(_kl([packed_logits(m, plan) for m in models], settings.temperature)),
+            lambda micro=micro: _padded_kl(models, micro, settings.temperature),  # type: ignore[misc]
         )
+        out[index, : values.shape[1]] = values.cpu()
     return out
 
 
-def add_shares(metrics: dict[str, float], shares: Mapping[str, Tensor]) -> None:
-    """Add the metric shares of a micro-batch; names that end in ``_max`` keep the largest."""
-    for name, share in shares.items():
-        value = float(share)
-        if name.endswith("_max"):
-            metrics[name] = max(metrics.get(name, value), value)
-        else:
-            metrics[name] = metrics.get(name, 0.0) + value
+def _kl(logits: list[Tensor], temperature: float, rows: int = 128) -> Tensor:
+    """KL per position ``[N]`` of two ``[N, V]``, a few rows in fp32 at a time."""
+    blocks = zip(*(part.split(rows) for part in logits), strict=True)
+    return torch.cat([full_kl(ours.float(), theirs.float(), temperature) for ours, theirs in blocks])
+
+
+def _padded_kl(models: tuple[nn.Module, nn.Module], micro: TrainBatch, temperature: float) -> Tensor:
+    inputs = (micro.token_ids, micro.attention_mask, micro.completion_mask)
+    logits = []
+    for model in models:
+        found = token_scores(model, *inputs, with_logits=True).logits
+        assert found is not None
+        logits.append(found)
+    mask = micro.completion_mask.bool().clone()
+    mask[:, 0] = False
+    blank = torch.zeros(mask.shape, device=mask.device)
+    return blank.masked_scatter(mask, _kl(logits, temperature)) if bool(mask.any()) else blank
+
+
+def without_idle_rows(batch: TrainBatch, objective: Objective) -> tuple[TrainBatch, Objective]:
+    """Leave out the rows that change no gradient, but never all of them.
+
+    One that is left keeps the gradients at zero instead of none, so an optimizer with momentum does what it
+    does on the whole batch.
+    """
+    active = objective.active_rows(batch)
+    if bool(active.all()):
+        return batch, objective
+    if not bool(active.any()):
+        lengths = batch.attention_mask.sum(dim=1)
+        has_tokens = batch.completion_mask.any(dim=1)
+        active[torch.where(has_tokens, lengths, lengths.max() + 1).argmin()] = True
+    batch = batch.rows(active.nonzero().squeeze(1))
+    return batch, objective.for_metrics_of(batch)
+
+
+@contextmanager
+def recomputing(module: nn.Module) -> Iterator[None]:
+    """Train mode where activations are to be recomputed: transformers does it in train mode only.
+
+    Dropout is off for good, so that nothing else changes.
+    """
+    resting = [part for part in module.modules() if not part.training]
+    if is_checkpointing(module):
+        module.train()
+    try:
+        yield
+    finally:
+        for part in resting:
+            part.training = False

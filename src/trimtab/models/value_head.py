@@ -14,6 +14,8 @@ from trimtab.config.model import ModelConfig
 from trimtab.errors import ConfigError, nearest
 from trimtab.models.forward import TokenScores, model_inputs, scores_and_hidden, selected_logits
 from trimtab.models.load import is_sequence_classifier, load_causal_lm, load_sequence_classifier
+from trimtab.models.packed_forward import packed_trunk
+from trimtab.models.packing import PackPlan
 
 
 class ValueHead(nn.Module):
@@ -41,6 +43,10 @@ class Critic(nn.Module):
         """Values ``[B, T]``; see ``align_values``."""
         output = self.trunk(**model_inputs(token_ids, attention_mask), use_cache=False)
         return align_values(self.head(output.last_hidden_state), attention_mask)
+
+    def packed(self, plan: PackPlan) -> Tensor:
+        """Values ``[N]`` at the sources of a packed row: of the state before each trained token."""
+        return self.head(packed_trunk(self.trunk, plan))
 
 
 class SharedCritic(nn.Module):

@@ -6,7 +6,7 @@ An objective holds the denominators of its whole mini-batch; the shares of the m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,19 @@ class Supervised:
         token_loss = cross_entropy(scores.logprobs, batch.completion_mask)
         loss = reduce_loss(token_loss, batch.completion_mask, "token_mean", self.num_tokens)
         return loss, {"loss/total": loss.detach()}
+
+    @property
+    def is_token_level(self) -> bool:
+        """Cross-entropy asks each token alone."""
+        return True
+
+    def active_rows(self, batch: TrainBatch) -> Tensor:
+        """Every row with a completion token."""
+        return batch.completion_mask.any(dim=1)
+
+    def for_metrics_of(self, batch: TrainBatch) -> Supervised:
+        """Its one metric is the loss."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +102,24 @@ class PolicyObjective:
                 bonus = rl.entropy_coef * reduce_loss(scores.entropy, mask, rl.reduction, self.denominator)
                 loss, shares["loss/entropy"] = loss - bonus, -bonus.detach()
         return loss, {**shares, "loss/total": loss.detach(), **self._diagnostics(logprobs, old, batch)}
+
+    @property
+    def is_token_level(self) -> bool:
+        """Neither ratio, nor importance weight, nor reduction looks at other tokens of the row."""
+        rl = self.rl
+        is_per_token = rl.ratio == "token" and rl.importance_correction in ("none", "token")
+        return is_per_token and rl.reduction != "sequence_mean"
+
+    def active_rows(self, batch: TrainBatch) -> Tensor:
+        """With neither KL nor entropy in the loss, a row whose advantages are all 0 has no gradient."""
+        mask = batch.completion_mask
+        if self.rl.entropy_coef or (self.kl_coef > 0 and batch.ref_logprobs is not None):
+            return mask.any(dim=1)
+        return ((batch.advantages != 0) & mask).any(dim=1)
+
+    def for_metrics_of(self, batch: TrainBatch) -> PolicyObjective:
+        """Metrics are means over the tokens of ``batch``; the loss keeps its denominator."""
+        return replace(self, num_tokens=max(float(batch.completion_mask.sum()), 1.0))
 
     def _surrogate(self, logprobs: Tensor, old: Tensor, batch: TrainBatch) -> Tensor:
         clip = self.rl.clip
@@ -145,6 +176,19 @@ class ValueObjective:
             "critic/clipfrac": masked_sum(moved, mask) / self.num_tokens,
         }
 
+    @property
+    def is_token_level(self) -> bool:
+        """It is, but values have no head to save."""
+        return True
+
+    def active_rows(self, batch: TrainBatch) -> Tensor:
+        """Every row with a completion token."""
+        return batch.completion_mask.any(dim=1)
+
+    def for_metrics_of(self, batch: TrainBatch) -> ValueObjective:
+        """Rows without tokens are in no metric either."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class JointObjective:
@@ -159,3 +203,16 @@ class JointObjective:
         critic_loss, more = self.value(scores, batch)
         loss = policy_loss + critic_loss
         return loss, {**shares, **more, "loss/total": loss.detach()}
+
+    @property
+    def is_token_level(self) -> bool:
+        """Values come from the same pass as log-probabilities, so rows stay together."""
+        return False
+
+    def active_rows(self, batch: TrainBatch) -> Tensor:
+        """Rows in which either loss has a gradient: the critic's has one everywhere."""
+        return self.value.active_rows(batch)
+
+    def for_metrics_of(self, batch: TrainBatch) -> JointObjective:
+        """Rows without tokens are in no metric."""
+        return self

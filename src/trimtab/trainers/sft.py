@@ -1,7 +1,6 @@
 """Supervised fine-tuning on instruction → response pairs: completion tokens only (R1).
 
-Left out on purpose: packing several rows into one sequence (rows of similar length share a micro-batch
-instead), and loss on the prompt.
+Left out on purpose: loss on the prompt.
 """
 
 from __future__ import annotations

@@ -8,16 +8,16 @@ import pytest
 import torch
 from tests.unit.models.tiny import PAD, tiny_model
 from tests.unit.trainers.systems import prompts, rl_config, same_weights, tiny_system, weights
-from torch import nn
+from torch import Tensor, nn
 
 from trimtab.data import PromptStream
+from trimtab.distributed.one_pass import merge_shares
+from trimtab.distributed.passes import split_by_length
 from trimtab.distributed.worker import (
     Reference,
     WorkerSettings,
-    add_shares,
     critic_learner,
     exact_kl,
-    microbatches,
     policy_learner,
 )
 from trimtab.models.value_head import build_critic
@@ -41,7 +41,7 @@ def rows() -> TrainBatch:
 
 def test_microbatches_cover_every_row_once(rows: TrainBatch) -> None:
     """Trap 4: every row is in exactly one micro-batch, and rows of similar length share one."""
-    parts = list(microbatches(rows, 4))
+    parts = [(index, rows.rows(index)) for index in split_by_length(rows, 10_000, 4)]
     assert [len(part) for _, part in parts] == [4, 4, 1]
     index = torch.cat([index for index, _ in parts])
     assert sorted(index.tolist()) == list(range(9))
@@ -157,9 +157,9 @@ def test_exact_kl_by_hand(rows: TrainBatch) -> None:
 
 def test_shares_add_up_and_maxima_stay() -> None:
     """Trap 4: metric shares of micro-batches are summed; names that end in _max keep the largest."""
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Tensor] = {}
     for loss, ratio in ((0.25, -3.0), (0.5, -5.0)):
-        add_shares(metrics, {"loss": torch.tensor(loss), "ratio_max": torch.tensor(ratio)})
+        merge_shares(metrics, {"loss": torch.tensor(loss), "ratio_max": torch.tensor(ratio)})
     assert metrics == {"loss": 0.75, "ratio_max": -3.0}
 
 

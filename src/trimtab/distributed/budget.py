@@ -1,0 +1,70 @@
+"""How many tokens a micro-batch may hold when the recipe does not say: an estimate from the free memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+SMALLEST = 256  # fewer tokens make the matrix products slow
+LARGEST = {"cpu": 2048, "other": 16384}  # more make them no faster (measured on a CPU: 2048 rows are enough)
+SHARE = 0.25  # of the memory that is free once gradients and optimizer are there
+UNKNOWN_MEMORY = 4 * 2**30
+
+
+def choose_max_tokens(model: Any) -> int:
+    """Tokens of a packed micro-batch whose activations take at most a quarter of the free memory.
+
+    A multiple of 256, at least 256, at most 2048 on a CPU and 16384 on an accelerator. Gradients, fp32
+    masters and AdamW's moments (16 bytes per trained parameter) are taken off first: at the first batch they
+    are not there yet.
+    """
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    room = SHARE * max(0.0, free_memory(model.device) - 16 * trained)
+    fitting = int(room / activation_bytes(model)) // SMALLEST * SMALLEST
+    cap = LARGEST["cpu" if model.device.type == "cpu" else "other"]
+    return max(SMALLEST, min(cap, fitting))
+
+
+def activation_bytes(model: Any) -> float:
+    """Bytes per token that the backward of a decoder keeps, for the usual block of norms, attention and MLP.
+
+    Per layer, in numbers of the parameters' size: 10 of the hidden size (norm outputs, queries, keys, values,
+    attention's output) and 4 of the MLP's width (gate, up, activation, product); and 16 bytes per hidden
+    number for the norms, which compute in fp32. With gradient checkpointing only one layer's, and one hidden
+    state per layer.
+    """
+    config = model.config.get_text_config()
+    hidden = config.hidden_size
+    width = getattr(config, "intermediate_size", None) or 4 * hidden
+    size = model.dtype.itemsize
+    layer = (10 * hidden + 4 * width) * size + 16 * hidden
+    if is_checkpointing(model):
+        return float(layer + config.num_hidden_layers * hidden * size)
+    return float(layer * config.num_hidden_layers)
+
+
+def is_checkpointing(module: nn.Module) -> bool:
+    """Whether some part of the module recomputes its activations (in train mode only, says transformers)."""
+    return any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
+
+
+def free_memory(device: torch.device) -> float:
+    """Free bytes of the device; of a CPU what the system calls available, within the container's limit."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    found = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in rows:
+            found.append(float(rows["MemAvailable"].split()[0]) * 1024)
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        found.append(float(limit.read_text()) - float(used.read_text()))
+    if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found.append(0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return max(0.0, min(found)) if found else float(UNKNOWN_MEMORY)

@@ -1,0 +1,125 @@
+"""The forward over a packed row, and whether a model can do it: found out by trying, once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trimtab.models.attention import CONTEXT, NAME
+from trimtab.models.forward import head_input, model_inputs
+from trimtab.models.packed_context import PackedContext
+from trimtab.models.packing import PackPlan, make_plan
+from trimtab.types import TrainBatch
+
+# Largest root-mean-square difference of hidden states (or logits), in their standard deviations. A wrong mask
+# or position gives 0.28 and more; rounding 1e-6 in fp32 and up to 0.08 in bf16 (30 layers, random tokens).
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.15, torch.float16: 0.05}
+
+
+def packed_hidden(model: Any, plan: PackPlan) -> Tensor:
+    """Last hidden states ``[N, H]`` at the plan's sources, of a causal language model; its head does not run.
+
+    Raises:
+        UnsupportedAttentionError: the architecture, or the length of a sequence, needs the padded path.
+    """
+    seen: list[Tensor] = []
+
+    def pick(hidden: Tensor) -> Tensor:
+        seen.append(hidden[0].index_select(0, plan.sources))
+        return hidden[:, :0]
+
+    with head_input(model, pick):
+        model(**_inputs(plan))
+    return seen[0]
+
+
+def packed_logits(model: Any, plan: PackPlan) -> Tensor:
+    """Logits ``[N, V]`` at the plan's sources by the model's own head; raises as ``packed_hidden``."""
+    with head_input(model, lambda hidden: hidden[:, plan.sources]):
+        return model(**_inputs(plan)).logits[0]
+
+
+def packed_trunk(trunk: Any, plan: PackPlan) -> Tensor:
+    """As ``packed_hidden``, of a trunk: a model without a head."""
+    return trunk(**_inputs(plan)).last_hidden_state[0].index_select(0, plan.sources)
+
+
+def _inputs(plan: PackPlan) -> dict[str, Any]:
+    # A mask of four dimensions goes through transformers untouched; the context knows what is seen.
+    no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=plan.input_ids.device)
+    return {
+        "input_ids": plan.input_ids,
+        "attention_mask": no_mask,
+        "position_ids": plan.position_ids,
+        "use_cache": False,
+        CONTEXT: PackedContext(plan),
+    }
+
+
+def plain_head_weight(model: Any) -> Tensor | None:
+    """The weight ``[V, H]`` of a head that is nothing but one linear map without bias, else None."""
+    head = model.get_output_embeddings()
+    return head.weight if type(head) is nn.Linear and head.bias is None else None
+
+
+def find_packing_fault(model: Any, *, is_trunk: bool = False) -> str | None:
+    """Say why ``model`` cannot run packed rows, or None when it can: one forward each way, compared."""
+    if getattr(model.config, "_attn_implementation", None) != NAME:
+        return f"its attention is not '{NAME}'"
+    try:
+        batch, plan = _probe(model)
+        with torch.no_grad():
+            packed = packed_trunk(model, plan) if is_trunk else packed_hidden(model, plan)
+            padded = _padded_hidden(model, batch, is_trunk)[:, :-1][plan.trained[:, 1:]]
+    except Exception as error:  # any failure of an unknown architecture means: use the slow way
+        return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    return _difference(packed[plan.spread], padded, model.dtype)
+
+
+def find_head_fault(model: Any) -> str | None:
+    """Say why the head is not a plain linear map of the hidden states, or None when it is."""
+    weight = plain_head_weight(model)
+    if weight is None:
+        return "its head is not a linear map without bias"
+    _, plan = _probe(model)
+    with torch.no_grad():
+        logits = F.linear(packed_hidden(model, plan), weight)
+        return _difference(packed_logits(model, plan), logits, model.dtype)
+
+
+def _difference(found: Tensor, expected: Tensor, dtype: torch.dtype) -> str | None:
+    found, expected = found.float(), expected.float()
+    gap = float((found - expected).pow(2).mean().sqrt() / expected.std())
+    if gap <= TOLERANCE.get(dtype, 0.05):
+        return None
+    return f"its packed forward differs from the plain one by {gap:.2g} standard deviations"
+
+
+def _probe(model: Any) -> tuple[TrainBatch, PackPlan]:
+    """Two short rows that share a prompt of five tokens, and one of their own."""
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = torch.randint(vocabulary, (3, 10), generator=torch.Generator().manual_seed(0))
+    ids[1, :5] = ids[0, :5]
+    present = torch.arange(10) < torch.tensor([10, 8, 7])[:, None]
+    trained = present & (torch.arange(10) >= torch.tensor([5, 5, 3])[:, None])
+    batch = TrainBatch(ids, present, trained, torch.zeros(3, 10))
+    return batch.to(model.device), make_plan(batch).to(model.device)
+
+
+def _padded_hidden(model: Any, batch: TrainBatch, is_trunk: bool) -> Tensor:
+    """Last hidden states ``[B, T, H]`` of the plain forward."""
+    inputs = model_inputs(batch.token_ids, batch.attention_mask)
+    if is_trunk:
+        return model(**inputs, use_cache=False).last_hidden_state
+    seen: list[Tensor] = []
+
+    def pick(hidden: Tensor) -> Tensor:
+        seen.append(hidden)
+        return hidden[:, :0]
+
+    with head_input(model, pick):
+        model(**inputs, use_cache=False)
+    return seen[0]
