@@ -22,3 +22,4 @@ class RolloutConfig(Section):
     cache: Literal["auto", "kernel", "torch"] = Field(
         "auto", description="Compiled kernels (need a C compiler), or plain torch; auto takes what works."
     )
+    cuda_graphs: bool = Field(True, description="On a GPU, launch a whole decode step at once.")

@@ -37,6 +37,15 @@ class Room:
         """All tokens that fit."""
         return self.rows * self.own_room + self.prompts * self.prompt_room
 
+    def holds(self, other: Room) -> bool:
+        """Whether whatever needs ``other`` fits in here."""
+        return (
+            self.rows >= other.rows
+            and self.prompts >= other.prompts
+            and self.prompt_room >= other.prompt_room
+            and self.own_room >= other.own_room
+        )
+
 
 class RowState:
     """``slots [R]`` (the prompt that each row continues), ``lengths [R]`` (tokens that it has in the cache),
@@ -44,9 +53,9 @@ class RowState:
 
     def __init__(self, room: Room, device: torch.device | str) -> None:
         self.room = room
-        self.slots = torch.zeros(room.rows, dtype=torch.int64, device=device)
-        self.lengths = torch.zeros_like(self.slots)
-        self.is_running = torch.zeros_like(self.slots)  # 0 or 1: what a step adds to a row's length
+        self._rows = torch.zeros(3, room.rows, dtype=torch.int64, device=device)
+        self.slots, self.lengths = self._rows[0], self._rows[1]
+        self.is_running = self._rows[2]  # 0 or 1: what a step adds to a row's length
         self.prompt_lengths = torch.zeros(room.prompts, dtype=torch.int64, device=device)
 
     @property
@@ -72,9 +81,18 @@ class RowState:
         self.lengths += self.is_running
 
     def keep(self, rows: Tensor) -> None:
-        """Make the batch smaller: only ``rows`` (ascending indices) stay, in this order."""
-        self.slots, self.lengths = self.slots[rows], self.lengths[rows]
-        self.is_running = self.is_running[rows]
+        """Make the batch smaller: only ``rows`` (ascending indices) stay, in this order. In place: a captured
+        graph goes on reading the same memory."""
+        self._rows[:, : len(rows)] = self._rows[:, rows]
+        self._view(len(rows))
+
+    def reset(self, num_rows: int) -> None:
+        """Start a new batch of ``num_rows`` rows (at most the room's), all resting."""
+        self._rows.zero_()
+        self._view(num_rows)
+
+    def _view(self, num_rows: int) -> None:
+        self.slots, self.lengths, self.is_running = self._rows[:, :num_rows].unbind(0)
 
 
 def whole_blocks(tokens: int) -> int:

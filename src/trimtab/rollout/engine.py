@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trimtab.errors import RolloutError, nearest
+from trimtab.config.rollout import RolloutConfig
+from trimtab.errors import RolloutError
 from trimtab.types import Completion
 
 if TYPE_CHECKING:
@@ -90,37 +91,26 @@ class RolloutEngine(Protocol):
         ...
 
 
-def build_engine(
-    model: Any,
-    tokenizer: Any,
-    kind: str = "native",
-    *,
-    max_rows: int = 256,
-    kv_memory_gb: float | None = None,
-    cache: str = "auto",
-) -> RolloutEngine:
-    """Make the engine that samples from ``model``: ``native``, or ``generate`` (transformers' own loop).
+def build_engine(model: Any, tokenizer: Any, config: RolloutConfig | None = None) -> RolloutEngine:
+    """Make the engine that samples from ``model``, as ``[rollout]`` of a recipe says.
 
-    ``native`` takes the fastest ``cache`` that gives this model's log-probabilities: a compiled kernel, or
-    plain torch. It becomes ``generate``, with a warning, where the architecture cannot take our attention.
-    ``max_rows`` and ``kv_memory_gb`` (None: a quarter of the free memory) bound the running batch.
-
-    Raises:
-        RolloutError: an unknown ``kind``.
+    ``native`` takes the fastest cache that gives this model's log-probabilities: a compiled kernel, or plain
+    torch. It becomes ``generate``, with a warning, where the architecture cannot take our attention.
     """
     from trimtab.models.tokenizer import eos_ids
     from trimtab.rollout.generate_engine import GenerateEngine
+    from trimtab.rollout.memory import Limits
     from trimtab.rollout.native import NativeEngine
     from trimtab.rollout.self_test import choose_cache
 
-    if kind not in ("native", "generate"):
-        raise RolloutError(f"unknown engine '{kind}'{nearest(kind, ['native', 'generate'])}")
+    config = config or RolloutConfig()
     ends, pad = eos_ids(model, tokenizer), tokenizer.pad_token_id or 0
-    if kind == "native":
-        name, fault = choose_cache(model, cache)
-        if name is not None:
+    if config.engine == "native":
+        cache, fault = choose_cache(model, config.cache)
+        if cache is not None:
+            limits = Limits(config.max_rows, config.kv_memory_gb)
             return NativeEngine(
-                model, tokenizer, ends, max_rows=max_rows, kv_memory_gb=kv_memory_gb, cache=name
+                model, tokenizer, ends, limits=limits, cache=cache, cuda_graphs=config.cuda_graphs
             )
         warnings.warn(
             f"{type(model).__name__} cannot sample natively ({fault}); using transformers' generate",

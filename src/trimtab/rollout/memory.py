@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,14 @@ from trimtab.models.kv_rows import Room
 
 GIB = 2**30
 _SHARE = 0.25  # of the free memory, where no budget is given
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a running batch: rows, and GiB of keys and values (None: a quarter of the free memory)."""
+
+    max_rows: int = 256
+    kv_memory_gb: float | None = None
 
 
 def token_bytes(model: Any) -> int:
@@ -36,18 +45,17 @@ def plan_room(
     lengths: Sequence[int],
     num_generations: int,
     new_tokens: int,
-    limits: tuple[int, float | None],
+    limits: Limits,
 ) -> Room:
-    """The largest batch within ``limits``: rows at most, and GiB of keys and values (None: a quarter of the
-    free memory). ``lengths`` are those of the prompts.
+    """The largest batch within ``limits`` for prompts of these ``lengths``.
 
     Raises:
         RolloutError: not even one row fits.
     """
-    max_rows, budget_gb = limits
-    budget = budget_gb * GIB if budget_gb is not None else _SHARE * free_bytes(model.device)
+    granted = limits.kv_memory_gb
+    budget = granted * GIB if granted is not None else _SHARE * free_bytes(model.device)
     per_token = token_bytes(model)
-    for rows in range(min(max_rows, len(lengths) * num_generations), 0, -1):
+    for rows in range(min(limits.max_rows, len(lengths) * num_generations), 0, -1):
         # Some prompts still have rows when the next ones enter: twice the slots that full groups need.
         slots = min(len(lengths), 2 * -(-rows // num_generations) + 1)
         room = Room(rows, slots, max(lengths), new_tokens)
@@ -56,7 +64,7 @@ def plan_room(
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     needed = (lengths[longest] + new_tokens) * per_token / GIB
     raise RolloutError(
-        f"prompt {longest} has {lengths[longest]} tokens and with {new_tokens} new ones needs {needed:.2g} GiB "
-        f"of keys and values, more than rollout.kv_memory_gb = {budget / GIB:.2g}; raise it or lower "
+        f"prompt {longest} has {lengths[longest]} tokens and with {new_tokens} new ones needs {needed:.2g} "
+        f"GiB of keys and values, more than rollout.kv_memory_gb = {budget / GIB:.2g}; raise it or lower "
         "max_new_tokens"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -14,16 +14,27 @@ from trimtab.models.fast_modules import fast_modules
 from trimtab.models.forward import head_input
 from trimtab.models.kv_context import DecodeContext, LayerCache, PrefillContext
 from trimtab.models.kv_kernel import KernelCache
-from trimtab.models.kv_rows import RowState
+from trimtab.models.kv_rows import Room, RowState
 from trimtab.models.kv_torch import TorchCache
 from trimtab.rollout.completion import StopStrings
 from trimtab.rollout.engine import SamplingParams
-from trimtab.rollout.memory import plan_room
+from trimtab.rollout.graphs import GraphedDecode
+from trimtab.rollout.memory import Limits, plan_room
 from trimtab.rollout.running import RunningBatch
 from trimtab.rollout.scheduler import Transcript, Waiting, check_prompts
 from trimtab.types import Completion
 
-CACHES = {"kernel": KernelCache, "torch": TorchCache}
+
+def compiled_cache(state: RowState) -> LayerCache:
+    """The cache of this device's compiled kernel."""
+    if state.slots.device.type != "cuda":
+        return KernelCache(state)
+    from trimtab.models.kv_triton import TritonCache
+
+    return TritonCache(state)
+
+
+CACHES: dict[str, Callable[[RowState], LayerCache]] = {"kernel": compiled_cache, "torch": TorchCache}
 
 
 class NativeEngine:
@@ -41,18 +52,20 @@ class NativeEngine:
         eos_ids: frozenset[int],
         pad_id: int = 0,
         *,
-        max_rows: int = 256,
-        kv_memory_gb: float | None = None,
+        limits: Limits | None = None,
         cache: str = "torch",
+        cuda_graphs: bool = True,
     ) -> None:
         """``build_engine`` tests first whether the architecture can do this; this constructor trusts it.
 
-        ``max_rows`` and ``kv_memory_gb`` bound the running batch; ``cache`` is one of ``CACHES``.
+        ``limits`` bound the running batch; ``cache`` is one of ``CACHES``. With the compiled cache of a CUDA
+        device, decode steps are captured in graphs, and cache and graphs are kept from call to call.
         """
         self.model, self.tokenizer = model, tokenizer
-        self.eos_ids, self.cache = frozenset(eos_ids), cache
-        self.limits = (max_rows, kv_memory_gb)
+        self.eos_ids, self.cache, self.limits = frozenset(eos_ids), cache, limits or Limits()
         self.policy_version = 0
+        self._has_graphs = cuda_graphs and cache == "kernel" and model.device.type == "cuda"
+        self._kept: _Forward | None = None
 
     def generate(
         self, prompts: Sequence[Sequence[int]], num_generations: int, params: SamplingParams
@@ -70,8 +83,7 @@ class NativeEngine:
             StopStrings(self.tokenizer, params.stop),
         )
         with sampling_mode(self.model), self._faster(room.rows):
-            cache = CACHES[self.cache](RowState(room, self.model.device))
-            batch = RunningBatch(_Forward(self.model, cache), transcript, params, self.eos_ids)
+            batch = RunningBatch(self._forward(room), transcript, params, self.eos_ids)
             batch.run(prompts, Waiting(len(prompts), num_generations), num_generations)
         completions = transcript.completions(self.tokenizer, self.policy_version)
         return [
@@ -81,6 +93,18 @@ class NativeEngine:
 
     def _faster(self, rows: int) -> AbstractContextManager[None]:
         return fast_modules(self.model, rows) if self.cache == "kernel" else nullcontext()
+
+    def _forward(self, room: Room) -> _Forward:
+        """The model over a cache with this room; graphs know where theirs lies, so that one is kept."""
+        if self._kept is not None and self._kept.cache.state.room.holds(room):
+            self._kept.cache.state.reset(room.rows)
+            return self._kept
+        self._kept = None  # first, so that its memory is free
+        forward = _Forward(
+            self.model, CACHES[self.cache](RowState(room, self.model.device)), self._has_graphs
+        )
+        self._kept = forward if self._has_graphs else None
+        return forward
 
     def load_weights(self, state: Mapping[str, Tensor] | None, policy_version: int) -> None:
         """See ``RolloutEngine``."""
@@ -92,15 +116,17 @@ class NativeEngine:
 class _Forward:
     """The two ways in which the module runs while sampling, over one cache."""
 
-    def __init__(self, model: Any, cache: LayerCache) -> None:
+    def __init__(self, model: Any, cache: LayerCache, has_graphs: bool) -> None:
         self.model, self.cache = model, cache
+        self.decode: Callable[[Tensor], Tensor] = self._decode
+        if has_graphs:
+            self.decode = GraphedDecode(self._decode, cache.state)
 
     def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
         """See ``prefill``."""
         return prefill(self.model, self.cache, prompts, slots)
 
-    def decode(self, tokens: Tensor) -> Tensor:
-        """See ``decode_step``."""
+    def _decode(self, tokens: Tensor) -> Tensor:
         return decode_step(self.model, self.cache, tokens)
 
 

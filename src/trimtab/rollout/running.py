@@ -41,9 +41,11 @@ class RunningBatch:
         self._transcript, self._params = transcript, params
         room, device = self._state.room, self._state.slots.device
         self._sampler = Sampler(params, eos_ids, device)
-        self._work = torch.full((room.rows,), -1)
-        self._tokens = torch.zeros(room.rows, dtype=torch.long, device=device)
-        self._uniforms = torch.zeros(room.rows, params.max_new_tokens, dtype=torch.float64, device=device)
+        self._work = torch.full((self._state.num_rows,), -1)
+        self._tokens = torch.zeros(self._state.num_rows, dtype=torch.long, device=device)
+        self._uniforms = torch.zeros(
+            self._state.num_rows, params.max_new_tokens, dtype=torch.float64, device=device
+        )
         self._slot_rows = [0] * room.prompts  # rows that use each prompt slot
         self._reserved: int | None = None  # the slot of a prompt that has completions waiting
         self._held = torch.empty(0)  # the logits after that prompt

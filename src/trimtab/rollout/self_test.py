@@ -20,7 +20,7 @@ _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
 def choose_cache(model: Any, wanted: str = "auto") -> tuple[str | None, str | None]:
-    """The fastest cache that serves ``model`` exactly (``wanted`` alone, unless auto), or None and why not."""
+    """The fastest cache that serves ``model`` (``wanted`` alone, unless auto), or None and why not."""
     fault = None
     for name in CACHES if wanted == "auto" else (wanted,):
         if (fault := find_fault(model, name)) is None:

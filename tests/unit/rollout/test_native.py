@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from trimtab.errors import DivergedError, RolloutError
 from trimtab.rollout.engine import SamplingParams, build_engine
 from trimtab.rollout.generate_engine import GenerateEngine
+from trimtab.rollout.memory import Limits
 from trimtab.rollout.native import NativeEngine
 from trimtab.types import Completion
 
@@ -32,7 +33,7 @@ def test_group_sharing_equals_separate_prompts(architecture: str) -> None:
     model, (prompt,) = tiny_model(architecture), random_prompts(11)
     params = SamplingParams(15, greedy=True)
     (shared,) = engine_of(model).generate([prompt], 3, params)
-    separate = engine_of(model, max_rows=1).generate([prompt], 3, params)[0]
+    separate = engine_of(model, limits=Limits(1)).generate([prompt], 3, params)[0]
     for one, other in zip(shared, separate, strict=True):
         assert one.token_ids == other.token_ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
@@ -77,7 +78,7 @@ def test_same_seed_same_text_whatever_the_batches(max_rows: int) -> None:
     model, prompts = tiny_model("Qwen3"), random_prompts(5, 12, 9)
     params = SamplingParams(12, temperature=1.2, top_p=0.9, seed=7)
     whole = engine_of(model).generate(prompts, 4, params)
-    assert ids_of(engine_of(model, max_rows=max_rows).generate(prompts, 4, params)) == ids_of(whole)
+    assert ids_of(engine_of(model, limits=Limits(max_rows)).generate(prompts, 4, params)) == ids_of(whole)
     assert ids_of(engine_of(model).generate(prompts, 2, params)) == [group[:2] for group in ids_of(whole)]
     shorter = SamplingParams(6, temperature=1.2, top_p=0.9, seed=7)
     assert ids_of(engine_of(model).generate(prompts[:2], 4, shorter)) == [
@@ -208,8 +209,6 @@ def test_bad_requests_are_refused_in_a_sentence() -> None:
     ):
         with pytest.raises(RolloutError, match=next(iter(wrong))):
             SamplingParams(4, **wrong)  # type: ignore[arg-type]
-    with pytest.raises(RolloutError, match="did you mean 'native'"):
-        build_engine(engine.model, TOKENIZER, kind="nativ")
     with torch.no_grad():
         engine.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(DivergedError, match="not finite"):

@@ -1,0 +1,165 @@
+"""The key-value cache of the CUDA kernel: one program per row and key head, each with its own lengths.
+
+Imported only on a CUDA device: Triton comes with torch there.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from trimtab.models.attention import ScoreRule, UnsupportedAttentionError
+from trimtab.models.kv_rows import RowState
+
+_BLOCK = 64  # tokens that a program looks at together
+_FLOOR = -1e30  # below every score; minus infinity would make NaN of a block in which nothing is seen
+
+
+class TritonCache:
+    """See ``LayerCache``. Rows ``[R, Hkv, own_room, D]``, prompts ``[P, Hkv, prompt_room, D]``.
+
+    Nothing depends on numbers that only the host knows, so a decode step can be captured in a CUDA graph.
+    """
+
+    def __init__(self, state: RowState) -> None:
+        self.state = state
+        self._prompts: dict[int, tuple[Tensor, Tensor]] = {}
+        self._own: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def write_prompt(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
+        """See ``LayerCache``."""
+        if layer not in self._prompts:
+            shape = (self.state.room.prompts, keys.shape[0], self.state.room.prompt_room, keys.shape[2])
+            self._prompts[layer] = (keys.new_zeros(shape), values.new_zeros(shape))
+        for store, new in zip(self._prompts[layer], (keys, values), strict=True):
+            store[slot, :, : new.shape[1]] = new
+
+    def keep(self, rows: Tensor) -> None:
+        """See ``LayerCache``."""
+        used = int(self.state.lengths.max()) if self.state.num_rows else 0
+        for stores in self._own.values():
+            for store in stores:
+                store[: len(rows), :, :used] = store[:, :, :used].index_select(0, rows)
+
+    def arrange(self) -> None:
+        """Nothing to do: the kernel reads slots and lengths themselves."""
+
+    def stepped(self) -> None:
+        """Nothing to do, for the same reason."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: ScoreRule) -> Tensor:
+        """See ``LayerCache``."""
+        rows, heads, _, size = query.shape
+        key_heads = key.shape[1]
+        group = heads // key_heads
+        if size & (size - 1) or size < 16:
+            raise UnsupportedAttentionError(
+                f"the CUDA kernel takes head sizes that are powers of two, not {size}"
+            )
+        room = self.state.room
+        if layer not in self._own:
+            shape = (room.rows, key_heads, room.own_room, size)
+            self._own[layer] = (key.new_zeros(shape), value.new_zeros(shape))
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        output = torch.empty_like(query)
+        _attend[(rows, key_heads)](
+            query,
+            key,
+            value,
+            output,
+            *self._own[layer],
+            *self._prompts[layer],
+            self.state.slots,
+            self.state.prompt_lengths,
+            self.state.lengths,
+            rule.scaling,
+            rule.softcap or 0.0,
+            rule.window or 0,
+            KEY_HEADS=key_heads,
+            GROUP=group,
+            QUERIES=max(16, triton.next_power_of_2(group)),
+            SIZE=size,
+            OWN_ROOM=room.own_room,
+            PROMPT_ROOM=room.prompt_room,
+            HAS_CAP=rule.softcap is not None,
+            BLOCK=_BLOCK,
+            FLOOR=_FLOOR,
+        )
+        return output.transpose(1, 2)
+
+
+@triton.jit
+def _attend(
+    query,
+    key,
+    value,
+    output,
+    own_keys,
+    own_values,
+    prompt_keys,
+    prompt_values,
+    slots,
+    prompt_lengths,
+    own_lengths,
+    scaling,
+    softcap,
+    window,
+    KEY_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    QUERIES: tl.constexpr,
+    SIZE: tl.constexpr,
+    OWN_ROOM: tl.constexpr,
+    PROMPT_ROOM: tl.constexpr,
+    HAS_CAP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    FLOOR: tl.constexpr,
+):
+    """One row, one key head and the GROUP query heads that share it, padded to QUERIES for tensor cores."""
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    slot, own = tl.load(slots + row), tl.load(own_lengths + row)
+    prompt = tl.load(prompt_lengths + slot)
+    unseen = tl.where(window > 0, prompt + own + 1 - window, 0)
+    d, h = tl.arange(0, SIZE), tl.arange(0, QUERIES)
+    at = ((row * KEY_HEADS + head) * GROUP + h[:, None]) * SIZE + d[None, :]
+    q = tl.load(query + at, mask=h[:, None] < GROUP, other=0.0)
+
+    # The new token comes from registers: what another thread stores now need not be visible yet.
+    new = (row * KEY_HEADS + head) * SIZE + d
+    k, v = tl.load(key + new), tl.load(value + new)
+    own_at = (row * KEY_HEADS + head) * OWN_ROOM
+    tl.store(own_keys + (own_at + own) * SIZE + d, k)
+    tl.store(own_values + (own_at + own) * SIZE + d, v)
+    highest = _score(tl.sum(q.to(tl.float32) * k.to(tl.float32)[None, :], 1), scaling, softcap, HAS_CAP)
+    total = tl.full((QUERIES,), 1.0, tl.float32)
+    sums = tl.zeros((QUERIES, SIZE), tl.float32) + v.to(tl.float32)[None, :]
+
+    prompt_at = (slot * KEY_HEADS + head) * PROMPT_ROOM
+    for part in tl.static_range(2):
+        count = prompt if part == 0 else own
+        first = unseen if part == 0 else unseen - prompt
+        keys = prompt_keys + prompt_at * SIZE if part == 0 else own_keys + own_at * SIZE
+        values = prompt_values + prompt_at * SIZE if part == 0 else own_values + own_at * SIZE
+        for start in range(0, count, BLOCK):
+            t = start + tl.arange(0, BLOCK)
+            seen = (t < count) & (t >= first)
+            ks = tl.load(keys + t[None, :] * SIZE + d[:, None], mask=seen[None, :], other=0.0)
+            vs = tl.load(values + t[:, None] * SIZE + d[None, :], mask=seen[:, None], other=0.0)
+            x = _score(tl.dot(q, ks, input_precision="ieee"), scaling, softcap, HAS_CAP)
+            x = tl.where(seen[None, :], x, FLOOR)
+            top = tl.maximum(highest, tl.max(x, 1))
+            weights = tl.where(seen[None, :], tl.exp(x - top[:, None]), 0.0)
+            decay = tl.exp(highest - top)
+            total = total * decay + tl.sum(weights, 1)
+            sums = sums * decay[:, None] + tl.dot(weights.to(vs.dtype), vs, input_precision="ieee")
+            highest = top
+    tl.store(output + at, (sums / total[:, None]).to(q.dtype), mask=h[:, None] < GROUP)
+
+
+@triton.jit
+def _score(products, scaling, softcap, HAS_CAP: tl.constexpr):
+    x = products * scaling
+    if HAS_CAP:
+        x = (2.0 * tl.sigmoid(2.0 * x / softcap) - 1.0) * softcap  # tanh
+    return x
