@@ -36,7 +36,8 @@ _KEYS = {
     "num_samples_per_prompt": ("num_generations",),
     "batch_size": ("num_prompts",),
 }
-_OTHER_KEYS = ("seed", "output", "rewards", "dtype")
+_MODEL_KEYS = ("dtype", "device", "lora")
+_OTHER_KEYS = ("seed", "output", "rewards", *_MODEL_KEYS)
 
 
 def load_prompts(path: str) -> list[str]:
@@ -129,7 +130,8 @@ class _Trainer:
     def save(self, path: str | None = None) -> str:
         """Save the policy where transformers loads it; return the directory (R3's default for None)."""
         target = path or self.recipe.paths.policy
-        save_model(self.system.policy_model, self.system.tokenizer, target)
+        keep = self.recipe.model.keeps_adapter
+        save_model(self.system.policy_model, self.system.tokenizer, target, keep_adapter=keep)
         return target
 
 
@@ -137,7 +139,8 @@ class GRPOTrainer(_Trainer):
     """GRPO from Python: ``GRPOTrainer(policy_model_path, reward_model_path, config).train(prompts, 1)``.
 
     ``config`` keys: learning_rate, kl_coef, clip_ratio, num_samples_per_prompt, batch_size, max_new_tokens,
-    temperature; also any key of ``[rl]``, ``seed``, ``output`` and ``rewards``.
+    temperature; also any key of ``[rl]``, ``seed``, ``output``, ``rewards``, ``dtype``, ``device`` and
+    ``lora`` (a table as ``[model.lora]``).
 
     Raises:
         ConfigError: an unknown key (the nearest one is named) or a value out of range.
@@ -174,7 +177,7 @@ def _recipe(algorithm: str, policy: str, reward_model: str | None, config: Mappi
         {
             "name": algorithm,
             "seed": config.get("seed", 42),
-            "model": {"path": policy, "dtype": config.get("dtype", "auto")},
+            "model": {"path": policy, **{key: config[key] for key in _MODEL_KEYS if key in config}},
             "paths": {"policy": str(output), "run": str(output.with_name(f"{output.name}_run"))},
             "rl": {key: value for key, value in rl.items() if value is not None},
         },

@@ -111,6 +111,18 @@ def test_config_keys_arrive(policy: str, tmp_path: Path) -> None:
     assert backwards.kl == rl.kl
 
 
+def test_an_adapter_from_python(policy: str, tmp_path: Path) -> None:
+    """R30, issue 3 (3): `lora` and `device` are tables and keys of [model]; the saved policy is merged."""
+    pytest.importorskip("peft")
+    config = small(tmp_path, rewards=["length"], lora={"rank": 2, "save_adapter": True}, device="cpu")
+    trainer = trimtab.GRPOTrainer(policy, None, config)
+    trainer.train_step(PROMPTS[:2])
+    saved = Path(trainer.save())
+    assert (saved / "model.safetensors").is_file() and (saved / "adapter" / "adapter_config.json").is_file()
+    with pytest.raises(ConfigError, match=r"model\.lora\.rnak.*did you mean 'rank'"):
+        trimtab.GRPOTrainer(policy, None, {**config, "lora": {"rnak": 2}})
+
+
 def test_defaults_are_those_of_the_recipes(policy: str, tmp_path: Path) -> None:
     """R11, R6: without a config the everyday defaults hold."""
     grpo = trimtab.GRPOTrainer(policy, None, {"rewards": ["length"], "output": str(tmp_path / "g")}).rl

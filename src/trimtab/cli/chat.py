@@ -21,6 +21,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="the same seed, the same answers (0)"
     )
+    parser.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:N (auto)")
     parser.add_argument(
         "--chat-template", metavar="FILE", help="a Jinja file, where the model has no template"
     )
@@ -57,7 +58,7 @@ class Speaker:
             seed=args.seed,
         )
         self.tokenizer = load_tokenizer(args.model, args.chat_template)
-        self.engine = build_engine(load_causal_lm(args.model), self.tokenizer)
+        self.engine = build_engine(load_causal_lm(args.model, device=args.device), self.tokenizer)
         self.system = [{"role": "system", "content": args.system}] if args.system else []
         self.start_over()
 

@@ -24,6 +24,7 @@ def add_arguments(parser: Parser) -> None:
     models.add_argument("--temperature", type=float, default=1.0, metavar="T", help="0 is greedy (1.0)")
     models.add_argument("--top-p", type=float, default=0.9, metavar="P", help="nucleus sampling (0.9)")
     models.add_argument("--tie-margin", type=float, default=0.02, metavar="X", help="closer is a tie (0.02)")
+    models.add_argument("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:N (auto)")
     models.add_argument("--seed", type=int, default=42, metavar="N", help="of sampling and interval (42)")
 
 
@@ -68,7 +69,7 @@ def compare_models(args: argparse.Namespace) -> str:
     from trimtab.functional.text_stats import distinct_n
     from trimtab.pipeline.sources import prompts_for
 
-    judge = build_judge(args.judge, tie_margin=args.tie_margin)
+    judge = build_judge(args.judge, tie_margin=args.tie_margin, device=args.device)
     prompts = prompts_for(args.data, "hidden", args.seed, args.num_prompts)
     answers: dict[str, list[Any]] = {name: sample(path, prompts, args) for name, path in _sides(args)}
     texts = {name: [completion.text for completion in found] for name, found in answers.items()}
@@ -97,7 +98,7 @@ def sample(path: str, prompts: list[Any], args: argparse.Namespace) -> list[Any]
     )
     tokenizer = load_tokenizer(path)
     encoded = [encode_prompt(tokenizer, prompt.messages, where=f"prompt {prompt.id}") for prompt in prompts]
-    engine = build_engine(load_causal_lm(path), tokenizer)
+    engine = build_engine(load_causal_lm(path, device=args.device), tokenizer)
     return [group[0] for group in engine.generate(encoded, 1, params)]
 
 

@@ -78,3 +78,8 @@ class ModelConfig(Section):
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
             raise ValueError("use 'auto', 'cpu', 'cuda', or 'cuda:0' for a certain GPU")
         return value
+
+    @property
+    def keeps_adapter(self) -> bool:
+        """Whether an adapter is also saved by itself."""
+        return self.lora is not None and self.lora.save_adapter

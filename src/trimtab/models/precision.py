@@ -17,18 +17,21 @@ def resolve_device(name: str | torch.device) -> torch.device:
     """Return the device of a recipe's ``model.device``; ``auto`` is the first CUDA GPU, else the CPU.
 
     Raises:
-        ModelError: a CUDA GPU is asked for that torch does not see.
+        ModelError: no such device, or a CUDA GPU that torch does not see.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"there is no device '{name}'; use auto, cpu, cuda or cuda:N") from None
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():
-        raise ModelError(f"model.device is {name} but torch sees no CUDA GPU here; set it to auto or cpu")
+        raise ModelError(f"device {name}: torch sees no CUDA GPU here; use auto or cpu")
     count = torch.cuda.device_count()
     if device.index is not None and device.index >= count:
-        raise ModelError(f"model.device is {name} but the last GPU here is cuda:{count - 1}; use that")
+        raise ModelError(f"device {name}: the last GPU here is cuda:{count - 1}; use that")
     return device
 
 

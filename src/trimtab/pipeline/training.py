@@ -54,9 +54,10 @@ def run_sft(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         weight_decay=config.weight_decay,
         microbatch_size=config.microbatch_size,
         with_entropy=False,
+        **recipe.train.model_dump(),
     )
     train_sft(config, policy_learner(model, settings), tokenizer, stage, recipe.seed)
-    save_model(model, tokenizer, recipe.paths.sft, keep_adapter=keeps_adapter(recipe))
+    save_model(model, tokenizer, recipe.paths.sft, keep_adapter=recipe.model.keeps_adapter)
     return {"path": recipe.paths.sft}
 
 
@@ -72,7 +73,7 @@ def run_reward_model(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     add_adapter(model, recipe.model.lora, recipe.seed)
     card = asdict(train_reward_model(config, model, tokenizer, stage, recipe.seed))
     files = {"reward_model.json": card}
-    save_model(model, tokenizer, recipe.paths.reward_model, files, keep_adapter=keeps_adapter(recipe))
+    save_model(model, tokenizer, recipe.paths.reward_model, files, keep_adapter=recipe.model.keeps_adapter)
     stage.view.note(
         f"reward model: held-out accuracy {card['accuracy']:.3f}, ECE {card['ece']:.3f}, "
         f"length correlation {card['length_correlation']:+.2f}"
@@ -99,14 +100,9 @@ def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     stream = PromptStream(prompts, derive_seed(recipe.seed, "prompts"))
     train = train_ppo if rl.algorithm == "ppo" else train_grpo
     train(system, stream, rl, stage, cadence)
-    keep = keeps_adapter(recipe)
+    keep = recipe.model.keeps_adapter
     save_model(system.policy_model, system.tokenizer, recipe.paths.policy, keep_adapter=keep)
     return {"path": recipe.paths.policy, "algorithm": rl.algorithm}
-
-
-def keeps_adapter(recipe: Recipe) -> bool:
-    """Whether an adapter is also saved by itself."""
-    return recipe.model.lora is not None and recipe.model.lora.save_adapter
 
 
 def check_batches(rl: RLConfig, num_prompts: int) -> None:

@@ -14,6 +14,7 @@ from trimtab.config import Recipe, build_recipe
 from trimtab.distributed.build import System, build_system
 from trimtab.errors import ModelError, RewardError
 from trimtab.models.load import load_sequence_classifier
+from trimtab.models.lora import AdapterOff, has_adapter
 from trimtab.models.save import save_model
 
 
@@ -58,6 +59,34 @@ def test_another_reference(policy: str, tmp_path: Path) -> None:
     other = tiny_directory(tmp_path / "other", seed=9)
     system = build_system(recipe(), policy, None, reference_path=other)
     assert not same_weights(dict(system.reference.model.state_dict()), dict(system.policy_model.state_dict()))
+
+
+def test_an_adapter_needs_no_second_model(policy: str) -> None:
+    """Issue 3 (3): with [model.lora] the reference is the policy's own module; only the adapter trains."""
+    pytest.importorskip("peft")
+    tree = recipe(kl={"coef": 0.1}).model_dump(exclude_none=True)
+    tree["model"]["lora"] = {"rank": 4}
+    system = build_system(build_recipe(tree), policy, None)
+    learner: Any = system.policy
+    assert all(".lora_" in name for name in learner.optimizer.parameters)
+    assert isinstance(system.reference.model, AdapterOff)
+    assert next(iter(system.reference.model.parameters())) is next(system.policy_model.parameters())
+    assert any(p.requires_grad for p in system.policy_model.parameters())
+
+
+def test_a_critic_of_its_own_has_no_adapter(policy: str) -> None:
+    """Issue 3 (3), R6: the critic is made before the adapter and trains in full; so does a shared head."""
+    pytest.importorskip("peft")
+    for kind in ("separate", "shared"):
+        tree = recipe(algorithm="ppo", ppo={"critic": kind}).model_dump(exclude_none=True)
+        tree["model"]["lora"] = {"rank": 4}
+        system = build_system(build_recipe(tree), policy, None)
+        learner: Any = system.policy
+        trained = [name for name in learner.optimizer.parameters if ".lora_" not in name]
+        assert trained == (["critic.head.linear.weight", "critic.head.linear.bias"] * (kind == "shared"))
+        if kind == "separate":
+            critic = critic_of(system)
+            assert not has_adapter(critic) and all(p.requires_grad for p in critic.parameters())
 
 
 def test_ppo_critic_from_the_reward_model(policy: str, reward_model: str) -> None:

@@ -108,7 +108,7 @@ def test_resume_with_an_adapter(stage: str, tmp_path: Path, monkeypatch: pytest.
 def test_the_device_reaches_every_load(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue 3: policy, reference, critic, rewards, judge and evaluation are loaded where model.device says."""
+    """Issue 3: policy, reference, critic, rewards and evaluation are loaded where model.device says."""
     asked: list[str | torch.device] = []
 
     def record(name: str | torch.device) -> torch.device:

@@ -35,7 +35,9 @@ def check_rewards(recipe: Recipe, prompts: Sequence[Prompt], reward_model: str |
         yield CheckLine("warn", "rl.rewards", found, "check again after the stage reward_model")
         if not specs:
             return
-    reward = build_reward(specs, reward_model=reward_model, clip=recipe.rl.reward_clip)
+    reward = build_reward(
+        specs, reward_model=reward_model, clip=recipe.rl.reward_clip, device=recipe.model.device
+    )
     samples = [Sample(prompt, answer) for prompt, answer in zip(prompts[:TRIED], ANSWERS, strict=False)]
     results = reward.score(samples)
     errors = [result.error for result in results if result.error]
@@ -56,7 +58,12 @@ def check_judge(recipe: Recipe, reward_model: str | None) -> Iterator[CheckLine]
     from trimtab.evals.judges import build_judge
 
     assert recipe.rl is not None and recipe.eval is not None and recipe.eval.judge is not None
-    build_judge(recipe.eval.judge, rewards=recipe.rl.rewards, reward_model=reward_model)
+    build_judge(
+        recipe.eval.judge,
+        rewards=recipe.rl.rewards,
+        reward_model=reward_model,
+        device=recipe.model.device,
+    )
     yield CheckLine("pass", "eval.judge", f"{recipe.eval.judge} is no training reward")
 
 
