@@ -118,6 +118,7 @@ class _Forward:
 
     def __init__(self, model: Any, cache: LayerCache, has_graphs: bool) -> None:
         self.model, self.cache = model, cache
+        self.kernel_dtype = None if isinstance(cache, TorchCache) else model.dtype
         self.decode: Callable[[Tensor], Tensor] = self._decode
         if has_graphs:
             self.decode = GraphedDecode(self._decode, cache.state)

@@ -21,6 +21,7 @@ class Forward(Protocol):
     """The model over a cache."""
 
     cache: LayerCache
+    kernel_dtype: torch.dtype | None  # of the logits, where tokens may be drawn by the compiled kernel
 
     def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
         """Run prompts into slots; logits ``[P, V]`` after each."""
@@ -40,7 +41,7 @@ class RunningBatch:
         self._forward, self._cache, self._state = forward, forward.cache, forward.cache.state
         self._transcript, self._params = transcript, params
         room, device = self._state.room, self._state.slots.device
-        self._sampler = Sampler(params, eos_ids, device)
+        self._sampler = Sampler(params, eos_ids, device, forward.kernel_dtype)
         self._work = torch.full((self._state.num_rows,), -1)
         self._tokens = torch.zeros(self._state.num_rows, dtype=torch.long, device=device)
         self._uniforms = torch.zeros(

@@ -6,13 +6,14 @@ Rows A, vocabulary V. The log-probability of the drawn token falls out of the sa
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trimtab.errors import DivergedError
+from trimtab.rollout.draws import NOT_FINITE, Draws, kernel_drawer
 from trimtab.rollout.engine import SamplingParams
 
 _LIKELY = 64  # likeliest tokens that are looked at before a row is sorted
@@ -33,26 +34,20 @@ def uniform_table(seed: int, rows: Iterable[tuple[int, int]], num_draws: int) ->
     return torch.from_numpy(np.stack([stream.random(num_draws) for stream in streams]))
 
 
-class Draws(NamedTuple):
-    """One token for each row, each ``[A]``."""
-
-    tokens: Tensor
-    logprobs: Tensor  # fp32, of softmax(logits / temperature), whatever was cut
-    sampling_logprobs: Tensor | None  # fp32, of what was drawn from; None where nothing was cut
-
-    def rows(self, which: Tensor) -> Draws:
-        """The draws of some rows only."""
-        which = which.to(self.tokens.device)
-        cut = None if self.sampling_logprobs is None else self.sampling_logprobs[which]
-        return Draws(self.tokens[which], self.logprobs[which], cut)
-
-
 class Sampler:
     """Draws one token per row from logits, as ``params`` say."""
 
-    def __init__(self, params: SamplingParams, eos_ids: Iterable[int], device: Any = "cpu") -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        eos_ids: Iterable[int],
+        device: Any = "cpu",
+        kernel_dtype: torch.dtype | None = None,
+    ) -> None:
+        """``kernel_dtype``: draw with the compiled kernel for logits of this type, where one can be had."""
         self.params = params
         self._eos = torch.tensor(sorted(eos_ids), dtype=torch.long, device=device)
+        self._kernel = kernel_drawer(kernel_dtype, params, self._eos)
 
     def __call__(self, logits: Tensor, uniforms: Tensor, steps: Tensor | int) -> Draws:
         """``logits [A, V]``, ``uniforms [A]`` → one token for each row.
@@ -64,11 +59,13 @@ class Sampler:
             DivergedError: logits are not finite.
         """
         params = self.params
+        barred = torch.as_tensor(steps) < params.min_new_tokens
+        if self._kernel is not None and logits.dtype == self._kernel.dtype and logits.is_contiguous():
+            return self._kernel(logits, uniforms, barred)
         scaled = logits.float()
         if params.scale != 1.0:
             scaled = scaled / params.scale
         allowed = scaled
-        barred = torch.as_tensor(steps) < params.min_new_tokens
         if len(self._eos) and bool(barred.any()):
             barred = barred.expand(len(scaled)).to(scaled.device)
             allowed = scaled.clone()
@@ -164,7 +161,7 @@ def _highest(scaled: Tensor) -> Tensor:
     """The highest value ``[A, 1]`` of each row; NaN and infinity anywhere in a row end up here."""
     highest = scaled.max(dim=-1, keepdim=True).values
     if not bool(torch.isfinite(highest).all()):
-        raise DivergedError("the logits of the policy are not finite; lower the learning rate")
+        raise DivergedError(NOT_FINITE)
     return highest
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
+from trimtab.errors import DivergedError
 from trimtab.rollout.engine import SamplingParams
 from trimtab.rollout.sampling import Sampler, draw, draw_top_k, kept_mass, uniform_table
 
@@ -146,3 +147,42 @@ def test_what_truncation_leaves(top_k: int, top_p: float) -> None:
 def test_nothing_is_cut_without_truncation() -> None:
     """Trap 9: without top-p and top-k the engine draws from what the learner computes."""
     assert Sampler(SamplingParams(1), ())(torch.zeros(2, 5), uniforms(2), 0).sampling_logprobs is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("size", [259, 4096, 49152])
+@pytest.mark.parametrize("barred", [0, 9])
+def test_the_kernel_draws_what_torch_draws(dtype: torch.dtype, size: int, barred: int) -> None:
+    """R12, issue 3: the same uniform gives the same token and log-probability, also where ends are barred."""
+    generator = torch.Generator().manual_seed(size)
+    logits = (3 * torch.randn(64, size, generator=generator)).to(dtype)
+    logits[:, 7] = 12.0  # the end token would often be drawn
+    uniforms = torch.rand(64, dtype=torch.float64, generator=generator)
+    uniforms[:2] = torch.tensor([0.0, 1 - 1e-16])
+    params = SamplingParams(10, temperature=0.7, min_new_tokens=barred)
+    steps = torch.arange(64) % 10  # the last of ten rows may end
+    compiled = Sampler(params, {7}, kernel_dtype=dtype)
+    if compiled._kernel is None:
+        pytest.skip("no C compiler here")
+    ours, plain = compiled(logits, uniforms, steps), Sampler(params, {7})(logits, uniforms, steps)
+    assert int((ours.tokens != plain.tokens).sum()) <= 1  # one may lie on an edge
+    same = ours.tokens == plain.tokens
+    assert torch.allclose(ours.logprobs[same], plain.logprobs[same], atol=2e-5)
+    assert ours.tokens[9] == 7 or barred == 0 or int((ours.tokens == 7).sum()) <= 7
+    if barred:
+        assert ours.sampling_logprobs is not None and plain.sampling_logprobs is not None
+        assert torch.allclose(ours.sampling_logprobs[same], plain.sampling_logprobs[same], atol=2e-5)
+        assert not bool((ours.tokens[steps < 9] == 7).any())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_kernel_refuses_logits_that_are_not_finite(bad: float) -> None:
+    """R14: a NaN or an infinity anywhere in a row stops the draw."""
+    sampler = Sampler(SamplingParams(4), {7}, kernel_dtype=torch.float32)
+    if sampler._kernel is None:
+        pytest.skip("no C compiler here")
+    for place in (0, 5, 299):
+        logits = torch.randn(3, 300)
+        logits[1, place] = bad
+        with pytest.raises(DivergedError, match="not finite"):
+            sampler(logits, torch.rand(3, dtype=torch.float64), 0)
