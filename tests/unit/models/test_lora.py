@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.unit.models.tiny import PAD, random_prompts, tiny_model, tiny_tokenizer
+from tests.unit.rollout.test_engine_logprobs import BOUNDS, learner_and_engine
 from torch import Tensor, nn
 
 from trimtab.config.model import LoraConfig
@@ -25,6 +26,8 @@ from trimtab.models.lora import (
     trainable_state,
 )
 from trimtab.models.save import save_model
+from trimtab.rollout.engine import SamplingParams, build_engine
+from trimtab.rollout.native import NativeEngine
 from trimtab.trainers.objectives import Supervised
 from trimtab.types import TrainBatch
 
@@ -133,6 +136,19 @@ def test_an_update_moves_the_policy_and_not_the_base(dtype: torch.dtype) -> None
         assert torch.equal(logits(model), logits(base))
     frozen = {n.replace(".base_layer", ""): p for n, p in model.named_parameters() if not p.requires_grad}
     assert all(torch.equal(p, frozen[name]) for name, p in base.named_parameters())
+
+
+@pytest.mark.parametrize("dtype", BOUNDS, ids=["fp32", "bf16"])
+def test_sampling_runs_through_the_adapter(dtype: torch.dtype) -> None:
+    """Trap 17, issue 3 (3): the native engine says of an adapted model what the learner computes."""
+    model, prompts = moved(add_adapter(tiny_model(dtype=dtype), LoraConfig(rank=4))), random_prompts(5, 12)
+    engine = build_engine(model, tiny_tokenizer())
+    assert isinstance(engine, NativeEngine)
+    groups = engine.generate(prompts, 4, SamplingParams(16, temperature=0.8, seed=3))
+    difference = (torch.subtract(*learner_and_engine(model, prompts, groups, 0.8))).abs()
+    assert float(difference.max()) <= BOUNDS[dtype][0] and float(difference.mean()) <= BOUNDS[dtype][1]
+    off, sampled = learner_and_engine(AdapterOff(model), prompts, groups, 0.8)
+    assert float((off - sampled).abs().mean()) > 0.1
 
 
 def test_exact_kl_of_one_module_with_itself() -> None:
