@@ -25,7 +25,7 @@ def save_model(
 ) -> Path:
     """Write model, tokenizer, chat template and extra JSON ``files`` (name → data) to ``directory``.
 
-    A model with an adapter is written merged, and not changed itself; ``keep_adapter`` also writes the adapter
+    A model with an adapter is written merged and not changed itself; ``keep_adapter`` also writes the adapter
     alone, into the folder ``adapter``. Everything is written beside the target first and renamed at the end.
     An earlier model's files there are replaced; other folders inside it (runs, checkpoints) are kept.
 
