@@ -82,6 +82,7 @@ def build_system(
         weight_decay=rl.weight_decay,
         microbatch_size=rl.microbatch_size,
         temperature=rl.temperature,
+        **recipe.train.model_dump(),
     )
     critic, head = None, None
     if rl.algorithm == "ppo":
