@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from benchmarks.machine import peak_bytes
 from benchmarks.process import Handler, serve
+from benchmarks.techniques import switch_off
 from benchmarks.workload import StepSpec, encode, make_prompts, recipe_of
 from rich.console import Console
 
@@ -25,7 +26,7 @@ from trimtab.data import PromptStream
 from trimtab.distributed.build import System, build_system
 from trimtab.models.roofline import Workload, measure_ceilings, shape_of, synchronize
 from trimtab.monitor import Guard
-from trimtab.rollout.engine import SamplingParams, build_engine
+from trimtab.rollout.engine import SamplingParams
 from trimtab.runs import RunWriter, TerminalView
 from trimtab.trainers.batching import make_batch
 from trimtab.trainers.grpo import completion_advantages, grpo_step
@@ -76,6 +77,7 @@ class Ours:
     def __init__(self, spec: StepSpec) -> None:
         if spec.threads:
             torch.set_num_threads(spec.threads)
+        switch_off(list(spec.without))
         self.spec, self.recipe = spec, recipe_of(spec)
         self.system = system_of(self.recipe, spec)
         messages = make_prompts(self.system.tokenizer, [spec.prompt_tokens] * spec.num_prompts, spec.seed)
@@ -134,10 +136,8 @@ class Ours:
 
 
 def system_of(recipe: Recipe, spec: StepSpec) -> System:
-    """Build the system, with random rewards, forced lengths, and the engine that is asked for."""
+    """Build the system, with random rewards and forced lengths."""
     system = build_system(recipe, spec.model, None)
-    if spec.engine != "native":
-        system.engine = build_engine(system.policy_model, system.tokenizer, spec.engine)
     system.engine, system.reward = ForcedLengths(system.engine), RandomReward(spec.seed)
     return system
 

@@ -26,7 +26,7 @@ Sample = Callable[[dict[str, Any]], int]  # samples what a request asks for and 
 
 def native(model: Any, tokenizer: Any) -> Sample:
     """Our engine, through the seam that training uses; log-probabilities and texts are made, too."""
-    engine = build_engine(model, tokenizer, "native")
+    engine = build_engine(model, tokenizer)
 
     def sample(request: dict[str, Any]) -> int:
         count = request["new_tokens"]

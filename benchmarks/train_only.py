@@ -30,9 +30,7 @@ def main() -> int:
     parser.add_argument("--generations", type=int, default=8)
     parser.add_argument("--prompt-tokens", type=int, default=25)
     parser.add_argument("--new-tokens", type=int, default=128)
-    parser.add_argument(
-        "--train-rows", type=int, default=2048, help="rows at which products are measured (2048)"
-    )
+    parser.add_argument("--train-rows", type=int, default=2048, help="rows of the ceiling (2048)")
     parser.add_argument("--repeats", type=int, help="steps that are timed (7; 3 with --quick)")
     args = parser.parse_args()
     model = settle(args)

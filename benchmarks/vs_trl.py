@@ -18,7 +18,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +28,24 @@ from benchmarks.gate import passes
 from benchmarks.machine import about, parser_of, save, settle
 from benchmarks.process import ArmError, ArmProcess
 from benchmarks.ratios import exponent, middle, paired_ratio
+from benchmarks.techniques import WITHOUT
+from benchmarks.trl_arm import VARIANTS
 from benchmarks.workload import StepSpec
 
 QUICK_SECONDS = 570  # what --quick may take in all
 
 
-@dataclass(frozen=True)
-class Ablation:
-    """Our arm with one technique off: recipe keys that replace the defaults, or another engine."""
-
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    engine: str = "native"
-
-
-# One technique off at a time. A key that a recipe does not have is said and left out.
-ABLATIONS: dict[str, Ablation] = {
-    "engine: transformers generate": Ablation(engine="generate"),
-    "model.dtype: float32": Ablation({"model.dtype": "float32"}),
-    "model.attention: sdpa": Ablation({"model.attention": "sdpa"}),
-    "rl.microbatch_size: 2": Ablation({"rl.microbatch_size": 2}),
+# One technique off at a time: recipe keys that replace the defaults of our arm. An entry whose keys this
+# version does not have, or that cannot run here, is said and left out.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "native engine": {"rollout.engine": "generate"},
+    "compiled cache kernels": {"rollout.cache": "torch"},
+    "packed training": {"train.packing": False},
+    "skipping of zero rows": {"train.skip_zero": False},
+    "bf16 parameters": {"model.dtype": "float32"},
+    "large micro-batches": {"train.max_tokens": 512},
 }
+CUDA_ABLATIONS: dict[str, dict[str, Any]] = {"CUDA graphs": {"rollout.cuda_graphs": False}}
 SWEEPS: dict[str, tuple[int, ...]] = {
     "num_generations": (2, 4, 8, 16, 32),
     "new_tokens": (64, 128, 256, 512),
@@ -171,8 +169,10 @@ def timed(spec: StepSpec, steps: int) -> dict[str, Any]:
 def ablations(spec: StepSpec, rounds: int, seed: int) -> dict[str, Any]:
     """Our step with each technique off against our step with all of them, in pairs."""
     found: dict[str, Any] = {}
-    for name, ablation in ABLATIONS.items():
-        changed = replace(spec, overrides=dict(ablation.overrides), engine=ablation.engine)
+    known = ABLATIONS | (CUDA_ABLATIONS if spec.device != "cpu" else {})
+    changes = {name: replace(spec, overrides=keys) for name, keys in known.items()}
+    changes |= {name: replace(spec, without=(name,)) for name in WITHOUT}
+    for name, changed in changes.items():
         try:
             with (
                 ArmProcess("ours", "ours_arm.py", spec.as_dict()) as whole,
@@ -195,9 +195,7 @@ def sweeps(spec: StepSpec, steps: int, *, is_quick: bool) -> dict[str, Any]:
     """Our step's time and memory against group size, new tokens and prompt length; with exponents."""
     found: dict[str, Any] = {}
     for key, sizes in (QUICK_SWEEPS if is_quick else SWEEPS).items():
-        base = (
-            replace(spec, new_tokens=min(spec.new_tokens, 32)) if is_quick and key != "new_tokens" else spec
-        )
+        base = replace(spec, new_tokens=min(spec.new_tokens, 32 if is_quick else spec.new_tokens))
         points = []
         for size in sizes:
             point = {"size": size, **timed(replace(base, **{key: size}), steps)}
@@ -223,7 +221,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--trl",
         type=lambda text: text.split(","),
-        help="TRL's variants, of default, tuned, tuned_static, bf16_weights (default,tuned; tuned with --quick)",
+        help=f"TRL's variants, of {', '.join(VARIANTS)} (default,tuned; tuned with --quick)",
     )
     parser.add_argument("--only", choices=("gate", "steps", "ablations", "sweeps"), help="one part")
     args = parser.parse_args()
@@ -264,9 +262,8 @@ def main() -> int:
         results |= headline(found, args.seed) | {"steps": found}
         if results["step_ratio"]:
             ratio = results["step_ratio"]
-            print(
-                f"{results['against']} / ours: {ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
-            )
+            interval = f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
+            print(f"{results['against']} / ours: {ratio['median']:.2f} {interval}")
             print(f"peak memory, ours / TRL: {results['memory_ratio']:.2f}")
     if "ablations" in parts:
         results["ablations"] = ablations(spec, 2 if args.quick else args.pairs, args.seed)

@@ -27,10 +27,10 @@ class StepSpec:
     new_tokens: int = 128
     beta: float = 0.001
     learning_rate: float = 1e-6
-    microbatch_size: int = 8
+    microbatch_size: int = 8  # TRL's; ours chooses from the free memory
     seed: int = 0
     overrides: Mapping[str, Any] | None = None  # recipe keys of our arm, dotted: {"train.packing": False}
-    engine: str = "native"
+    without: Sequence[str] = ()  # techniques of our arm that are off: names in techniques.WITHOUT
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, to be sent to an arm."""
@@ -106,7 +106,12 @@ def recipe_of(spec: StepSpec) -> Any:
     tree: dict[str, Any] = {
         "seed": spec.seed,
         "threads": spec.threads,
-        "model": {"path": spec.model, "dtype": spec.dtype, "chat_template": plain_template()},
+        "model": {
+            "path": spec.model,
+            "dtype": spec.dtype,
+            "device": spec.device,
+            "chat_template": plain_template(),
+        },
         "rl": {
             "data": "bench",
             "rewards": ["length"],
@@ -119,14 +124,11 @@ def recipe_of(spec: StepSpec) -> Any:
             "top_p": 1.0,
             "importance_correction": "none",
             "learning_rate": spec.learning_rate,
-            "microbatch_size": spec.microbatch_size,
             "reduction": "token_mean",
             "advantage": {"eps": 1e-4},
             "kl": {"coef": spec.beta},
         },
     }
-    if spec.device != "cpu":
-        tree["model"]["device"] = spec.device
     for key, value in (spec.overrides or {}).items():
         *tables, last = key.split(".")
         branch = tree

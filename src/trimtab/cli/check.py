@@ -71,6 +71,7 @@ def check_recipe(recipe: Recipe) -> Iterator[CheckLine]:
 
 
 def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
+    from trimtab.cli.checks.duration import check_time
     from trimtab.cli.checks.line import CheckLine
     from trimtab.cli.checks.models import check_tokenizer, first_model
     from trimtab.cli.checks.resources import check_resources
@@ -88,7 +89,12 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
     dtype = str(model.dtype).removeprefix("torch.")
     yield CheckLine("pass", "model", f"{path}: {parameters / 1e6:.1f} million parameters in {dtype}")
     yield from check_tokenizer(path, tokenizer, eos_ids(model, tokenizer))
-    yield from check_resources(recipe, parameters, model.dtype)
+    fits = True
+    for line in check_resources(recipe, parameters, model.dtype):
+        fits = fits and line.status == "pass"
+        yield line
+    if fits:
+        yield from check_time(recipe, model, tokenizer)
 
 
 def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("trimtab.cli.chat", "talk with a model"),
     "rewards": ("trimtab.cli.rewards", "list rewards, or score completions with one"),
     "models": ("trimtab.cli.models", "list or fetch models to start from"),
+    "bench": ("trimtab.cli.bench", "measure a model's speed, and estimate the time of a recipe"),
     "doctor": ("trimtab.cli.doctor", "show versions, cores and what this machine can do"),
 }
 

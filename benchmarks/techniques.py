@@ -1,0 +1,55 @@
+"""Techniques that no recipe key switches off: replaced here from outside, for ablations only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+
+class _Alone(bytes):
+    """Bytes that equal nothing but themselves, so that no two rows share a prompt."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def _no_sharing() -> None:
+    from trimtab.models import packing
+
+    original = packing._Rows.prompt
+    packing._Rows.prompt = lambda self, row: _Alone(original(self, row))  # type: ignore[method-assign]
+
+
+def _two_pass_head() -> None:
+    from trimtab.distributed.passes import PolicyPass
+
+    assert hasattr(PolicyPass, "_is_one_pass")
+    PolicyPass._is_one_pass = lambda self, micro, objective: False  # type: ignore[method-assign]
+
+
+def _plain_modules() -> None:
+    from trimtab.rollout.native import NativeEngine
+
+    assert hasattr(NativeEngine, "_faster")
+    NativeEngine._faster = lambda self, *_: nullcontext()  # type: ignore[method-assign]
+
+
+WITHOUT: dict[str, Callable[[], Any]] = {
+    "shared prompts in training": _no_sharing,
+    "one-pass head": _two_pass_head,
+    "fused projections in decode": _plain_modules,
+}
+
+
+def switch_off(names: list[str]) -> None:
+    """Switch techniques off in this process.
+
+    Raises:
+        KeyError: there is no such technique.
+        AttributeError, AssertionError: the code has changed, so that it cannot be replaced this way.
+    """
+    for name in names:
+        WITHOUT[name]()

@@ -1,0 +1,145 @@
+"""Issue 3, part 4: the benchmarks run from end to end on a tiny model, and say what they must."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks.chart import panels_of
+from benchmarks.gate import compare, passes
+from benchmarks.machine import sizes_of, word_tokenizer
+from benchmarks.ratios import exponent, paired_ratio
+from benchmarks.techniques import WITHOUT
+from benchmarks.vs_trl import ABLATIONS, CUDA_ABLATIONS
+from benchmarks.workload import PLAIN_TEMPLATE, StepSpec, encode, make_prompts, recipe_of
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--config", "tiny", "--threads", "1", "--prompts", "2", "--generations", "2", "--new-tokens", "6"]
+
+
+def run(script: str, file: Path, *options: str) -> dict:
+    """Run a benchmark as a user does; return what it wrote."""
+    command = [sys.executable, f"benchmarks/{script}", *TINY, "--quick", "--json", str(file), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRIMTAB_VLLM_PYTHON": ""}
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(file.read_text())
+
+
+def test_ratios_by_hand():
+    """The median of paired ratios, not the ratio of medians; the interval lies around it."""
+    found = paired_ratio([6.0, 10.0, 9.0], [3.0, 2.0, 3.0])
+    assert (found["median"], found["pairs"]) == (3.0, 3)
+    assert 2.0 <= found["low"] <= 3.0 <= found["high"] <= 5.0
+    assert exponent([1, 2, 4], [3, 12, 48])["exponent"] == pytest.approx(2.0)
+
+
+def test_prompts_have_the_length_that_was_asked_for():
+    """Every arm sees prompts of exactly that many tokens, the same in every process."""
+    tokenizer = word_tokenizer(64)
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    prompts = make_prompts(tokenizer, [1, 7, 40], seed=3)
+    assert [len(encode(tokenizer, prompt)) for prompt in prompts] == [1, 7, 40]
+    assert prompts == make_prompts(tokenizer, [1, 7, 40], seed=3)
+    assert sizes_of("128,3") == (128, 3, 2, 1, 512, 32000)
+    assert len(make_prompts(tokenizer, [5], random.randrange(9))) == 1
+
+
+def test_every_ablation_names_keys_that_exist():
+    """An ablation that changes nothing would say that its technique is worth nothing."""
+    spec = StepSpec("builtin:tiny-zh")
+    plain = recipe_of(spec).resolved()
+    for name, keys in (ABLATIONS | CUDA_ABLATIONS).items():
+        changed = recipe_of(StepSpec("builtin:tiny-zh", overrides=keys)).resolved()
+        assert changed != plain, name
+
+
+def test_the_gate_sees_a_difference():
+    """Issue 3: 1e-3 and 0.999 in bf16, 1e-5 in fp32; a turned gradient or a shifted loss fails."""
+    import torch
+
+    one, other = {"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([1.0, 0.1])}
+    same = compare((2.0, one), (2.0, one))
+    assert (same["loss_rel"], same["grad_cosine"]) == (0.0, 1.0)
+    assert passes("float32", same)
+    assert not passes("bfloat16", compare((2.0, one), (2.0, other)))
+    assert not passes("bfloat16", compare((2.0, one), (2.01, one)))
+    assert compare((2.0, one), (2.001, one))["loss_rel"] == pytest.approx(0.0005, rel=1e-2)
+    with pytest.raises(KeyError, match="only one side"):
+        compare((2.0, one), (2.0, {"v": one["w"]}))
+
+
+def test_the_chart_has_a_panel_for_each_part():
+    """A file is known by its keys."""
+    ratio = {"step_ratio": {"median": 2.0}, "memory_ratio": 1.0}
+    results = {
+        "scenarios": {"forced": {"tokens_per_s": {"native": 2.0}}},
+        "steps": {"seconds": {"ours": [1.0]}},
+        "step": {"prompt_tokens": 25, "new_tokens": 8},
+        "ablations": {"x": ratio, "y": None},
+        "sweeps": {"num_generations": {"points": [], "exponent": 1.0}},
+    }
+    titles = [title for title, _ in panels_of(results)]
+    assert titles == ["sampling, forced", "GRPO step, 25 + 8 tokens", "ablations", "scaling"]
+
+
+@pytest.mark.slow
+def test_roofline(tmp_path):
+    """Both precisions, with ceilings and rooflines."""
+    found = run("roofline.py", tmp_path / "r.json")
+    for dtype in ("bfloat16", "float32"):
+        assert found[dtype]["roofline"]["rollout_tokens_per_s"] > 0
+        assert found[dtype]["ceilings"]["gflops"]
+
+
+@pytest.mark.slow
+def test_rollout(tmp_path):
+    """The four keys of the headline; vLLM is null where it was not given."""
+    found = run("rollout.py", tmp_path / "r.json", "--repeats", "2")
+    assert found["native_tokens_per_s"] > 0
+    assert found["generate_tokens_per_s"] > 0
+    assert found["vllm_tokens_per_s"] is None
+    assert 0 < found["roofline_fraction"] < 1.5
+    assert found["scenarios"]["forced"]["tokens"]["native"] == [24, 24]
+    assert {"command", "date", "versions", "machine"} <= found.keys()
+
+
+@pytest.mark.slow
+def test_train_only(tmp_path):
+    """Tokens count prompts once: 2 × 25 + 2 × 2 × 6."""
+    found = run("train_only.py", tmp_path / "r.json", "--repeats", "2")
+    assert found["tokens"] == 74
+    assert found["train_tokens_per_s"] > 0
+    assert 0 < found["ceiling_fraction"] < 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.peer
+def test_vs_trl(tmp_path):
+    """Issue 3: the gate passes in both precisions, then steps are paired."""
+    pytest.importorskip("trl")
+    found = run("vs_trl.py", tmp_path / "r.json", "--pairs", "2", "--microbatch", "2")
+    assert found["gate_detail"]["passed"]
+    assert found["gate"]["loss_rel"] < 1e-3
+    assert found["gate"]["grad_cosine"] > 0.999
+    assert found["gate_detail"]["float32"]["loss_rel"] < 1e-5
+    assert found["step_ratio"].keys() == {"median", "low", "high", "pairs"}
+    assert found["step_ratio"]["pairs"] == 2
+    assert found["memory_ratio"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.peer
+def test_ablations_all_run(tmp_path):
+    """No technique is left out because the code has moved away under its ablation."""
+    pytest.importorskip("trl")
+    found = run("vs_trl.py", tmp_path / "r.json", "--only", "ablations")
+    assert found["ablations"].keys() == {*ABLATIONS, *WITHOUT}
+    assert all(found["ablations"].values()), found["ablations"]
