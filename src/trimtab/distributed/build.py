@@ -94,7 +94,7 @@ def build_system(
     return System(
         policy=policy_learner(model, settings, head),
         reference=Reference(reference, settings),
-        engine=build_engine(model, tokenizer),
+        engine=build_engine(model, tokenizer, recipe.rollout),
         reward=build_reward(
             rl.rewards, reward_model=reward_model_path, clip=rl.reward_clip, device=config.device
         ),

@@ -13,8 +13,8 @@ from torch import Tensor
 from trimtab.models.attention import ScoreRule, UnsupportedAttentionError
 from trimtab.models.kv_rows import RowState
 
-_BLOCK = 64  # tokens that a program looks at together
-_FLOOR = -1e30  # below every score; minus infinity would make NaN of a block in which nothing is seen
+_BLOCK = tl.constexpr(64)  # tokens that a program looks at together
+_FLOOR = tl.constexpr(-1e30)  # below every score; minus infinity would make NaN of a block in which nothing is seen
 
 
 class TritonCache:
@@ -65,58 +65,34 @@ class TritonCache:
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         output = torch.empty_like(query)
         _attend[(rows, key_heads)](
-            query,
-            key,
-            value,
-            output,
-            *self._own[layer],
-            *self._prompts[layer],
-            self.state.slots,
-            self.state.prompt_lengths,
-            self.state.lengths,
-            rule.scaling,
-            rule.softcap or 0.0,
-            rule.window or 0,
-            KEY_HEADS=key_heads,
-            GROUP=group,
-            QUERIES=max(16, triton.next_power_of_2(group)),
-            SIZE=size,
-            OWN_ROOM=room.own_room,
-            PROMPT_ROOM=room.prompt_room,
-            HAS_CAP=rule.softcap is not None,
-            BLOCK=_BLOCK,
-            FLOOR=_FLOOR,
+            (query, key, value, output),
+            self._own[layer],
+            self._prompts[layer],
+            (self.state.slots, self.state.prompt_lengths, self.state.lengths),
+            (rule.scaling, rule.softcap or 0.0, rule.window or 0),
+            (
+                *(key_heads, group, max(16, triton.next_power_of_2(group)), size),
+                *(room.own_room, room.prompt_room, rule.softcap is not None),
+            ),
         )
         return output.transpose(1, 2)
 
 
 @triton.jit
-def _attend(
-    query,
-    key,
-    value,
-    output,
-    own_keys,
-    own_values,
-    prompt_keys,
-    prompt_values,
-    slots,
-    prompt_lengths,
-    own_lengths,
-    scaling,
-    softcap,
-    window,
-    KEY_HEADS: tl.constexpr,
-    GROUP: tl.constexpr,
-    QUERIES: tl.constexpr,
-    SIZE: tl.constexpr,
-    OWN_ROOM: tl.constexpr,
-    PROMPT_ROOM: tl.constexpr,
-    HAS_CAP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    FLOOR: tl.constexpr,
-):
+def _attend(new, own_store, prompt_store, state, rule, SIZES: tl.constexpr):
     """One row, one key head and the GROUP query heads that share it, padded to QUERIES for tensor cores."""
+    KEY_HEADS: tl.constexpr = SIZES[0]
+    GROUP: tl.constexpr = SIZES[1]
+    QUERIES: tl.constexpr = SIZES[2]
+    SIZE: tl.constexpr = SIZES[3]
+    OWN_ROOM: tl.constexpr = SIZES[4]
+    PROMPT_ROOM: tl.constexpr = SIZES[5]
+    HAS_CAP: tl.constexpr = SIZES[6]
+    query, key, value, output = new
+    own_keys, own_values = own_store
+    prompt_keys, prompt_values = prompt_store
+    slots, prompt_lengths, own_lengths = state
+    scaling, softcap, window = rule
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     slot, own = tl.load(slots + row), tl.load(own_lengths + row)
     prompt = tl.load(prompt_lengths + slot)
@@ -126,8 +102,8 @@ def _attend(
     q = tl.load(query + at, mask=h[:, None] < GROUP, other=0.0)
 
     # The new token comes from registers: what another thread stores now need not be visible yet.
-    new = (row * KEY_HEADS + head) * SIZE + d
-    k, v = tl.load(key + new), tl.load(value + new)
+    new_at = (row * KEY_HEADS + head) * SIZE + d
+    k, v = tl.load(key + new_at), tl.load(value + new_at)
     own_at = (row * KEY_HEADS + head) * OWN_ROOM
     tl.store(own_keys + (own_at + own) * SIZE + d, k)
     tl.store(own_values + (own_at + own) * SIZE + d, v)
@@ -141,13 +117,13 @@ def _attend(
         first = unseen if part == 0 else unseen - prompt
         keys = prompt_keys + prompt_at * SIZE if part == 0 else own_keys + own_at * SIZE
         values = prompt_values + prompt_at * SIZE if part == 0 else own_values + own_at * SIZE
-        for start in range(0, count, BLOCK):
-            t = start + tl.arange(0, BLOCK)
+        for start in range(0, count, _BLOCK):
+            t = start + tl.arange(0, _BLOCK)
             seen = (t < count) & (t >= first)
             ks = tl.load(keys + t[None, :] * SIZE + d[:, None], mask=seen[None, :], other=0.0)
             vs = tl.load(values + t[:, None] * SIZE + d[None, :], mask=seen[:, None], other=0.0)
             x = _score(tl.dot(q, ks, input_precision="ieee"), scaling, softcap, HAS_CAP)
-            x = tl.where(seen[None, :], x, FLOOR)
+            x = tl.where(seen[None, :], x, _FLOOR)
             top = tl.maximum(highest, tl.max(x, 1))
             weights = tl.where(seen[None, :], tl.exp(x - top[:, None]), 0.0)
             decay = tl.exp(highest - top)

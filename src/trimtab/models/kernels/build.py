@@ -18,7 +18,11 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-_FLAGS = ("-O3", "-march=native", "-ffast-math", "-fno-finite-math-only", "-fopenmp", "-shared", "-fPIC")
+# Not -ffast-math: as a linker flag it makes the whole process flush small numbers to zero.
+_FLAGS = (
+    *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"),
+)
 _TIMEOUT = 120.0  # seconds that the compiler may take
 OFF = "TRIMTAB_NO_KERNELS"  # environment variable that turns compiled kernels off
 
