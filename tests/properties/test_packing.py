@@ -14,7 +14,8 @@ from tests.properties.packed_groups import (
     PACKED,
     PLAIN,
     Shape,
-    gap,
+    are_equal,
+    gaps,
     learner_of,
     measure,
     objective_of,
@@ -26,21 +27,32 @@ from trimtab.distributed.passes import PolicyPass
 from trimtab.distributed.worker import LocalLearner
 from trimtab.types import TrainBatch
 
-TOLERANCE = 1e-6
 SEEDS = range(6)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_packed_is_plain(name: str) -> None:
-    """Issue 3: the same loss and every parameter's gradient over random groups, to 1e-6 of the largest."""
-    worst = 0.0
+    """Issue 3: the same loss and every parameter's gradient over random groups, fp32."""
+    figures = []
     for seed in SEEDS:
         rows = random_groups(seed)
         plain = measure(name, rows, PLAIN)
         for settings in (PACKED, replace(PACKED, max_tokens=24), replace(PACKED, microbatch_size=2)):
-            worst = max(worst, gap(plain, measure(name, rows, settings)))
-    print(f"{name:20} {worst:.1e}")
-    assert worst <= TOLERANCE
+            packed = measure(name, rows, settings)
+            assert are_equal(plain, packed)
+            figures.append(gaps(plain, packed))
+    largest, norm = (max(part) for part in zip(*figures, strict=True))
+    print(f"{name:20} largest {largest:.1e}, norm {norm:.1e}")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_packed_is_plain_in_fp64(name: str) -> None:
+    """Issue 3: in fp64 every single number agrees to 5e-7 of the largest; what is left is the model's rotary
+    table, which transformers computes in fp32 with a last digit that depends on the place in the row."""
+    for seed in SEEDS:
+        rows = random_groups(seed)
+        plain, packed = (measure(name, rows, s, dtype=torch.float64) for s in (PLAIN, PACKED))
+        assert gaps(plain, packed)[0] <= 5e-7
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
@@ -51,7 +63,7 @@ def test_heads_and_embeddings(heads: int, kv_heads: int, is_tied: bool) -> None:
     for seed in (1, 2):
         for name in ("grpo with KL", "gspo"):
             rows = random_groups(seed)
-            assert gap(measure(name, rows, PLAIN, shape), measure(name, rows, PACKED, shape)) <= TOLERANCE
+            assert are_equal(measure(name, rows, PLAIN, shape), measure(name, rows, PACKED, shape))
 
 
 def test_metrics_do_not_depend_on_packing() -> None:
@@ -74,7 +86,7 @@ def test_equal_rewards_are_skipped_and_leave_zero_gradients(is_packed: bool) -> 
     settings = replace(PACKED, packing=is_packed)
     half = torch.arange(len(rows)) % 2 == 0
     some = replace(rows, advantages=rows.advantages * half[:, None])
-    assert gap(measure("grpo", some, PLAIN), measure("grpo", some, settings)) <= TOLERANCE
+    assert are_equal(measure("grpo", some, PLAIN), measure("grpo", some, settings))
     none = replace(rows, advantages=torch.zeros_like(rows.advantages))
     metrics, grads = measure("grpo", none, settings)
     assert grads.keys() == measure("grpo", none, PLAIN)[1].keys()
@@ -121,7 +133,7 @@ def test_shared_prompts_and_duplicates_run_once() -> None:
     trained = present & (torch.arange(9) >= 5)
     rows = TrainBatch(ids, present, trained, trained * torch.tensor([[1.0], [2.0], [-1.5], [0.5]]))
     assert tokens_run("grpo", rows, "grpo") == 5 + 2 + 1 + 3
-    assert gap(measure("grpo", rows, PLAIN), measure("grpo", rows, PACKED)) <= TOLERANCE
+    assert are_equal(measure("grpo", rows, PLAIN), measure("grpo", rows, PACKED))
 
 
 def test_frozen_passes() -> None:
@@ -148,7 +160,7 @@ def test_checkpointing_changes_nothing() -> None:
         found.append((metrics, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
         assert calls[0] == (2 if is_checkpointing else 1)
         assert not model.training
-    assert gap(*found) <= TOLERANCE
+    assert are_equal(*found)
 
 
 def test_nothing_to_train() -> None:

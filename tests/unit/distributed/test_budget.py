@@ -23,7 +23,7 @@ def test_tokens_follow_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_estimate_counts_layers_and_checkpoints() -> None:
-    """By hand for 3 layers, 48 hidden, 64 wide, fp32; recomputing keeps one layer's and the layers' inputs."""
+    """3 layers, 48 hidden, 64 wide, fp32; recomputing keeps one layer's and all layers' inputs."""
     model: Any = tiny_model()
     layer = (10 * 48 + 4 * 64) * 4 + 16 * 48
     assert activation_bytes(model) == 3 * layer

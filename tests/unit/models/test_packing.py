@@ -65,7 +65,7 @@ def test_duplicates_merge_and_their_gradients_add_up() -> None:
 
 
 def test_what_cannot_be_packed() -> None:
-    """Padding on the left is for the padded path; a batch that trains nothing has no plan; column 0 neither."""
+    """Padding on the left is for the padded path; a batch without trained tokens has no plan."""
     left = torch.tensor([[False, True, True]])
     assert not can_pack(TrainBatch(torch.ones(1, 3).long(), left, left, left.float()))
     with pytest.raises(ValueError, match="no trained token"):
@@ -76,7 +76,7 @@ def test_what_cannot_be_packed() -> None:
 
 
 def test_micro_batches_hold_their_tokens() -> None:
-    """Every trained row is in one part; parts keep to the tokens and rows; groups are split only when large."""
+    """Every trained row is in one part; parts keep to tokens and rows; only large groups are split."""
     parts = split_by_tokens(ROWS, 100)
     assert [part.tolist() for part in parts] == [[0, 1, 2, 3, 4]]
     for limit in (4, 6, 8, 12):
