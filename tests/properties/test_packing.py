@@ -102,6 +102,20 @@ def test_rows_that_are_skipped_do_not_run() -> None:
     assert 0 < ran["grpo"] < ran["grpo with KL"]
 
 
+def test_metrics_are_of_the_rows_that_ran() -> None:
+    """Issue 3: the loss is divided by every token of the mini-batch, metrics by those that ran."""
+    rows = random_groups(4)
+    active = torch.arange(len(rows)) % 2 == 0
+    some = replace(rows, advantages=(1.0 + rows.advantages) * (rows.completion_mask & active[:, None]))
+    found, plain = measure("grpo", some, PACKED)[0], measure("grpo", some, PLAIN)[0]
+    alone = measure("grpo", some.rows(active.nonzero().squeeze(1)), PLAIN)[0]
+    assert found["loss/total"] == pytest.approx(plain["loss/total"], rel=1e-5)
+    assert found["loss/total"] != pytest.approx(alone["loss/total"], rel=1e-2)
+    for key in set(alone) - {"loss/total", "loss/policy"}:
+        assert found[key] == pytest.approx(alone[key], rel=1e-5, abs=1e-6), key
+    assert found["policy/ratio_mean"] != pytest.approx(plain["policy/ratio_mean"], rel=1e-3)
+
+
 def tokens_run(name: str, rows: TrainBatch, objective: str) -> int:
     """Tokens that go through the linear layers in one mini-batch."""
     model, count = small_model(), [0]
