@@ -115,7 +115,7 @@ def build(raw: dict[str, Any]) -> Handler:
     def handle(_: dict[str, Any]) -> dict[str, Any]:
         rows = stored_batch(Ours(replace(spec, dtype="float32")), sampled=True)
         exact = side("float32", rows)
-        found = {"float32": compare(exact, trl_side(spec, VARIANTS["default"], rows))}
+        found = {"float32": compare(exact, trl_side(spec, VARIANTS["float32"], rows))}
         ours = side("bfloat16", rows)
         found["bfloat16"] = compare(ours, trl_side(spec, VARIANTS["bf16_weights"], rows))
         tuned = trl_side(spec, VARIANTS["tuned"], rows)

@@ -27,16 +27,17 @@ from benchmarks.workload import PLAIN_TEMPLATE, StepSpec, make_prompts
 class Variant:
     """How TRL is set up: mixed precision, checkpointing, the cache of ``generate``, the parameters' dtype."""
 
-    is_bf16: bool = False
+    is_bf16: bool | None = False  # None: what TRL does unasked on this device
     checkpointing: bool = True
     cache: str | None = None
     weights: str = "float32"
 
 
-# ``default`` is what TRL does unasked, which on a CPU means fp32: its bf16 default is for accelerators.
+# ``float32`` is the gate's; ``default`` is what TRL does unasked: fp32 on a CPU, bf16 on an accelerator.
 # ``bf16_weights`` keeps no fp32 masters, so it is not the same training; it is there for the speed alone.
 VARIANTS: dict[str, Variant] = {
-    "default": Variant(),
+    "float32": Variant(checkpointing=False),
+    "default": Variant(is_bf16=None),
     "tuned": Variant(is_bf16=True, checkpointing=False),
     "tuned_static": Variant(is_bf16=True, checkpointing=False, cache="static"),
     "bf16_weights": Variant(is_bf16=True, checkpointing=False, weights="bfloat16"),
@@ -51,7 +52,7 @@ def options_of(spec: StepSpec, variant: Variant) -> dict[str, Any]:
     return {
         "output_dir": tempfile.mkdtemp(prefix="trimtab-bench-trl-"),
         "use_cpu": on_cpu,
-        "bf16": variant.is_bf16 or not on_cpu,
+        "bf16": not on_cpu if variant.is_bf16 is None else variant.is_bf16,
         "gradient_checkpointing": variant.checkpointing,
         "cache_implementation": variant.cache,
         "model_init_kwargs": {"dtype": variant.weights},

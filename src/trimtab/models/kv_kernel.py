@@ -66,10 +66,9 @@ class KernelCache:
     def keep(self, rows: Tensor) -> None:
         """See ``LayerCache``."""
         used = -(-int(self.state.lengths.max()) // BLOCK) * BLOCK if self.state.num_rows else 0
-        for layer, stores in self._own.items():
+        for stores in self._own.values():
             for store in stores:
                 store[: len(rows), :, :used] = store[:, :, :used].index_select(0, rows)
-            self._own[layer] = (stores[0][: len(rows)], stores[1][: len(rows)])
         self._steps.clear()
 
     def arrange(self) -> None:
@@ -98,7 +97,7 @@ class KernelCache:
             raise UnsupportedAttentionError(f"no compiled kernel for head size {size} in {query.dtype}")
         state = self.state
         if layer not in self._own:
-            shape = (rows, key.shape[1], state.room.own_room, size)
+            shape = (state.room.rows, key.shape[1], state.room.own_room, size)
             self._own[layer] = (key.new_zeros(shape), key.new_zeros(shape))
         (own_keys, own_values), (prompt_keys, prompt_values) = self._own[layer], self._prompts[layer]
         step = _Step(

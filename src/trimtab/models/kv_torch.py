@@ -36,10 +36,9 @@ class TorchCache:
     def keep(self, rows: Tensor) -> None:
         """See ``LayerCache``. In place: the rows that stay move up inside the buffers that are there."""
         used = int(self.state.lengths.max()) if self.state.num_rows else 0
-        for layer, stores in self._own.items():
+        for stores in self._own.values():
             for store in stores:
                 store[: len(rows), :, :used] = store[:, :, :used].index_select(0, rows)
-            self._own[layer] = (stores[0][: len(rows)], stores[1][: len(rows)])
 
     def arrange(self) -> None:
         """See ``LayerCache``."""
@@ -72,9 +71,9 @@ class TorchCache:
     def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         state = self.state
         if layer not in self._own:
-            shape = (key.shape[0], key.shape[1], state.room.own_room)
+            shape = (state.room.rows, key.shape[1], state.room.own_room)
             self._own[layer] = (key.new_zeros(*shape, key.shape[3]), value.new_zeros(*shape, value.shape[3]))
-        keys, values = self._own[layer]
+        keys, values = (store[: len(key)] for store in self._own[layer])
         rows = torch.arange(len(key), device=key.device)
         keys[rows, :, state.lengths], values[rows, :, state.lengths] = key[:, :, 0], value[:, :, 0]
         self._longest = self._longest or int(state.lengths.max()) + 1

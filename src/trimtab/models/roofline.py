@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from trimtab.models.paths import resolve_model_path
 
+_GRAPHED_CALLS = 20
 PEAK_SIZE = 2048  # side of the square product that stands for the machine's best
 READ_BYTES = 256 * 2**20  # well over the caches
 
@@ -210,17 +211,27 @@ def read_bytes_per_s(device: str | torch.device, seconds: float = 0.05) -> float
     return max(read, 2 * READ_BYTES / fastest(lambda: target.copy_(source), seconds, device))
 
 
-def fastest(call: Callable[[], Tensor], seconds: float, device: str | torch.device) -> float:
-    """Seconds of the fastest of many calls, after one that warms up; at least three."""
+def fastest(call: Callable[[], Any], seconds: float, device: str | torch.device) -> float:
+    """Seconds of the fastest of many calls, after one that warms up; at least three.
+
+    On a GPU the calls are replayed as one graph: launched one by one, small ones would time the launches.
+    """
     call()
     synchronize(device)
+    calls = 1
+    if torch.device(device).type == "cuda":
+        calls, graph = _GRAPHED_CALLS, torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(calls):
+                call()
+        call = graph.replay
     best, count, end = math.inf, 0, time.perf_counter() + seconds
     while count < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         call()
         synchronize(device)
         best, count = min(best, time.perf_counter() - start), count + 1
-    return best
+    return best / calls
 
 
 def synchronize(device: str | torch.device) -> None:

@@ -26,25 +26,35 @@ class GraphedDecode:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Logits ``[R, V]``, valid until the next call."""
-        if len(tokens) not in self._graphs:
-            self._graphs[len(tokens)] = self._capture(tokens)
+        self.prepare(tokens)
         graph, inputs, logits = self._graphs[len(tokens)]
         inputs.copy_(tokens)
         graph.replay()
         return logits
 
+    def prepare(self, tokens: Tensor) -> None:
+        """Capture the graph for so many rows, unless that was done."""
+        if len(tokens) not in self._graphs:
+            self._graphs[len(tokens)] = self._capture(tokens)
+
     def _capture(self, tokens: Tensor) -> tuple[Any, Tensor, Tensor]:
-        inputs, lengths = tokens.clone(), self._state.lengths.clone()
+        inputs, state = tokens.clone(), self._state
+        before = (state.lengths.clone(), state.is_running.clone(), tokens.clone())
+
+        def restore() -> None:
+            for now, kept in zip((state.lengths, state.is_running, tokens), before, strict=True):
+                now.copy_(kept)
+
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries set themselves up outside the capture
             for _ in range(2):
                 self._step(inputs)
-                self._state.lengths.copy_(lengths)
+                restore()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             logits = self._step(inputs)
         self._pool = self._pool or graph.pool()
-        self._state.lengths.copy_(lengths)
+        restore()
         return graph, inputs, logits

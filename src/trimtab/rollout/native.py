@@ -16,6 +16,7 @@ from trimtab.models.kv_context import DecodeContext, LayerCache, PrefillContext
 from trimtab.models.kv_kernel import KernelCache
 from trimtab.models.kv_rows import Room, RowState
 from trimtab.models.kv_torch import TorchCache
+from trimtab.rollout.bursts import BurstDecoder
 from trimtab.rollout.completion import StopStrings
 from trimtab.rollout.engine import SamplingParams
 from trimtab.rollout.graphs import GraphedDecode
@@ -100,9 +101,8 @@ class NativeEngine:
             self._kept.cache.state.reset(room.rows)
             return self._kept
         self._kept = None  # first, so that its memory is free
-        forward = _Forward(
-            self.model, CACHES[self.cache](RowState(room, self.model.device)), self._has_graphs
-        )
+        cache = CACHES[self.cache](RowState(room, self.model.device))
+        forward = _Forward(self.model, cache, self.eos_ids if self._has_graphs else None)
         self._kept = forward if self._has_graphs else None
         return forward
 
@@ -116,12 +116,15 @@ class NativeEngine:
 class _Forward:
     """The two ways in which the module runs while sampling, over one cache."""
 
-    def __init__(self, model: Any, cache: LayerCache, has_graphs: bool) -> None:
+    def __init__(self, model: Any, cache: LayerCache, graphs_end_at: frozenset[int] | None) -> None:
+        """``graphs_end_at``: capture decode steps in graphs, with these end tokens; None: do not."""
         self.model, self.cache = model, cache
         self.kernel_dtype = None if isinstance(cache, TorchCache) else model.dtype
         self.decode: Callable[[Tensor], Tensor] = self._decode
-        if has_graphs:
+        self.bursts: BurstDecoder | None = None
+        if graphs_end_at is not None:
             self.decode = GraphedDecode(self._decode, cache.state)
+            self.bursts = BurstDecoder(self._decode, cache.state, graphs_end_at)
 
     def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
         """See ``prefill``."""

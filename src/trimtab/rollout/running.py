@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from trimtab.models.kv_context import LayerCache
+from trimtab.rollout.bursts import BurstDecoder
+from trimtab.rollout.draws import Draws
 from trimtab.rollout.engine import SamplingParams
 from trimtab.rollout.sampling import Sampler, uniform_table
 from trimtab.rollout.scheduler import Transcript, Waiting, bucket
@@ -22,6 +24,7 @@ class Forward(Protocol):
 
     cache: LayerCache
     kernel_dtype: torch.dtype | None  # of the logits, where tokens may be drawn by the compiled kernel
+    bursts: BurstDecoder | None  # where several steps can run without the host
 
     def prefill(self, prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
         """Run prompts into slots; logits ``[P, V]`` after each."""
@@ -43,13 +46,21 @@ class RunningBatch:
         room, device = self._state.room, self._state.slots.device
         self._sampler = Sampler(params, eos_ids, device, forward.kernel_dtype)
         self._work = torch.full((self._state.num_rows,), -1)
-        self._tokens = torch.zeros(self._state.num_rows, dtype=torch.long, device=device)
-        self._uniforms = torch.zeros(
-            self._state.num_rows, params.max_new_tokens, dtype=torch.float64, device=device
-        )
+        is_plain = params.top_p == 1.0 and not params.top_k and not params.is_greedy
+        self._bursts = forward.bursts if is_plain else None
+        self._tokens, self._uniforms = self._buffers(self._state.num_rows)
         self._slot_rows = [0] * room.prompts  # rows that use each prompt slot
         self._reserved: int | None = None  # the slot of a prompt that has completions waiting
         self._held = torch.empty(0)  # the logits after that prompt
+
+    def _buffers(self, rows: int) -> tuple[Tensor, Tensor]:
+        """The rows' next input tokens, and the uniforms that decide what they draw."""
+        draws = self._params.max_new_tokens
+        if self._bursts is not None:
+            self._bursts.start(self._params)
+            return self._bursts.tokens[:rows], self._bursts.uniforms[:rows, :draws]
+        like = self._state.slots
+        return like.new_zeros(rows), like.new_zeros((rows, draws), dtype=torch.float64)
 
     def run(self, prompts: Sequence[Sequence[int]], waiting: Waiting, num_generations: int) -> None:
         """Sample every completion that waits."""
@@ -59,8 +70,12 @@ class RunningBatch:
             if not bool((self._work >= 0).any()):
                 return
             self._shrink(waiting)
-            logits = self._forward.decode(self._tokens)
-            self._sample(torch.arange(len(self._work)), logits)
+            rows = torch.arange(len(self._work))
+            if self._bursts is None:
+                self._sample(rows, self._forward.decode(self._tokens))
+                continue
+            for draws in self._bursts.run():
+                self._record(rows, draws)
 
     def _may_enter(self, waiting: Waiting) -> bool:
         if not len(waiting) or (self._reserved is None and min(self._slot_rows) > 0):
@@ -118,9 +133,16 @@ class RunningBatch:
         uniforms = self._uniforms[on_device, steps.to(self._tokens.device)]
         draws = self._sampler(logits, uniforms, steps)
         self._tokens[on_device] = draws.tokens
-        running = work >= 0
-        is_all = bool(running.all())
-        over = self._transcript.add(work[running], draws if is_all else draws.rows(running))
+        self._record(rows, draws)
+
+    def _record(self, rows: Tensor, draws: Draws) -> None:
+        """Count what was drawn for the rows that work; those that are over rest from here on."""
+        running = self._work[rows] >= 0
+        if not bool(running.any()):
+            return
+        over = self._transcript.add(
+            self._work[rows][running], draws if bool(running.all()) else draws.rows(running)
+        )
         finished = rows[running][over]
         if not len(finished):
             return
@@ -139,7 +161,13 @@ class RunningBatch:
         rows = torch.cat((running.nonzero().flatten(), resting)).sort().values
         self._work = self._work[rows]
         on_device = rows.to(self._tokens.device)
-        self._tokens, self._uniforms = self._tokens[on_device], self._uniforms[on_device]
+        self._tokens, self._uniforms = _moved(self._tokens, on_device), _moved(self._uniforms, on_device)
         self._cache.keep(on_device)
         self._state.keep(on_device)
         self._cache.arrange()
+
+
+def _moved(x: Tensor, rows: Tensor) -> Tensor:
+    """``x[rows]`` in the memory of ``x``: graphs that were captured read it there."""
+    x[: len(rows)] = x[rows]
+    return x[: len(rows)]

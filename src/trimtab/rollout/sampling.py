@@ -113,6 +113,15 @@ def draw(scaled: Tensor, uniforms: Tensor, top_p: float = 1.0) -> tuple[Tensor, 
     return tokens, (chosen - total.log()).float()
 
 
+def draw_unchecked(scaled: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``draw`` from the whole distribution, without ever asking the device: where logits are not finite
+    the log-probability is not either."""
+    highest = scaled.amax(dim=-1, keepdim=True)
+    tokens, _, total = _locate(_weights(scaled, highest), uniforms)
+    chosen = (scaled.gather(1, tokens[:, None]) - highest).squeeze(1)
+    return tokens, (chosen - total.log()).float()
+
+
 def kept_mass(scaled: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Share ``[A]`` (fp64, at most 1) of ``softmax(scaled)`` that top-k and then the nucleus leave.
 
@@ -148,13 +157,18 @@ def draw_top_k(scaled: Tensor, uniforms: Tensor, top_k: int, top_p: float = 1.0)
 
 
 def _weigh(scaled: Tensor) -> tuple[Tensor, Tensor]:
-    """``exp(scaled − highest)``, padded with zeros to whole blocks; and the highest value ``[A, 1]``."""
-    rows, vocabulary = scaled.shape
+    """``_weights``, and the highest value ``[A, 1]``."""
     highest = _highest(scaled)
+    return _weights(scaled, highest), highest
+
+
+def _weights(scaled: Tensor, highest: Tensor) -> Tensor:
+    """``exp(scaled − highest)``, padded with zeros to whole blocks."""
+    rows, vocabulary = scaled.shape
     weights = scaled.new_empty(rows, -(-vocabulary // _BLOCK) * _BLOCK)
     weights[:, vocabulary:] = 0.0
     torch.sub(scaled, highest, out=weights[:, :vocabulary]).exp_()
-    return weights, highest
+    return weights
 
 
 def _highest(scaled: Tensor) -> Tensor:

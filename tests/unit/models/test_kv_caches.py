@@ -10,7 +10,8 @@ from tests.unit.models.tiny import ARCHITECTURES, random_prompts, tiny_model, ti
 from torch import Tensor
 
 from trimtab.models.attention import ScoreRule
-from trimtab.models.fast_modules import elementwise_kernels, fast_modules
+from trimtab.models.elementwise import elementwise_kernels
+from trimtab.models.fast_modules import fast_modules
 from trimtab.models.kv_kernel import KernelCache, kernel_for
 from trimtab.models.kv_rows import Room, RowState
 from trimtab.models.kv_torch import TorchCache
