@@ -11,6 +11,7 @@ from tests.unit.models.tiny import random_prompts, tiny_model, tiny_tokenizer
 from torch import Tensor
 
 from trimtab.models.attention import ScoreRule
+from trimtab.models.kv_context import PromptSpans
 from trimtab.models.kv_rows import RowState
 from trimtab.models.kv_torch import TorchCache
 from trimtab.rollout.engine import SamplingParams
@@ -29,9 +30,8 @@ def outputs(kind: object, shape: tuple[int, int, int], dtype: torch.dtype, rule:
     cache = kind(RowState(ROOM, "cuda"))  # type: ignore[operator]
     for slot, length in enumerate((21, 6)):
         cache.state.prompt_lengths[slot] = length
-        cache.write_prompt(
-            0, slot, *torch.randn(2, heads, length, size, generator=generator).to("cuda", dtype)
-        )
+        keys, values = torch.randn(2, heads, length, size, generator=generator).to("cuda", dtype)
+        cache.write_prompts(0, PromptSpans([slot], [length], "cuda"), keys, values)
     cache.state.start(torch.tensor([0, 1, 3], device="cuda"), 0)
     cache.state.start(torch.tensor([2, 4], device="cuda"), 1)
     cache.arrange()

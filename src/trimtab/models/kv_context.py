@@ -17,13 +17,25 @@ from trimtab.models.attention import ScoreRule, capped_attention
 from trimtab.models.kv_rows import RowState
 
 
+class PromptSpans:
+    """Prompts one after another: where each lies, and to which slot of the cache it goes."""
+
+    def __init__(self, slots: Sequence[int], lengths: Sequence[int], device: torch.device | str) -> None:
+        """Prompt i has ``lengths[i]`` tokens and goes to ``slots[i]``."""
+        self.slots, self.lengths = tuple(slots), list(lengths)
+        counts = torch.tensor(self.lengths)
+        self.ends = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32).to(device)
+        self.token_slots = torch.tensor(self.slots).repeat_interleave(counts).to(device)
+        self.positions = torch.cat([torch.arange(length) for length in self.lengths]).to(device)
+
+
 class LayerCache(Protocol):
     """Keys and values of all layers, for prompts (stored once per group) and for rows."""
 
     state: RowState
 
-    def write_prompt(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
-        """Store a prompt's keys and values ``[Hkv, L, D]``."""
+    def write_prompts(self, layer: int, spans: PromptSpans, keys: Tensor, values: Tensor) -> None:
+        """Store the keys and values ``[Hkv, T, D]`` of prompts that lie one after another."""
         ...
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: ScoreRule) -> Tensor:
@@ -46,18 +58,21 @@ class LayerCache(Protocol):
 class PrefillContext:
     """Causal attention over whole prompts that lie one after another in a single row: no padding anywhere."""
 
-    def __init__(self, cache: LayerCache, slots: Sequence[int], lengths: Sequence[int]) -> None:
-        """Prompt i has ``lengths[i]`` tokens and goes to slot ``slots[i]`` of the cache."""
-        self._cache, self._slots, self._lengths = cache, tuple(slots), list(lengths)
+    def __init__(self, cache: LayerCache, spans: PromptSpans) -> None:
+        self._cache, self._spans = cache, spans
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: ScoreRule) -> Tensor:
         """Keep the layer's keys and values; see ``AttentionContext``. Shapes ``[1, H, T, D]``."""
-        pieces = (x.split(self._lengths, dim=2) for x in (query, key, value))
-        outputs = []
-        for slot, q, k, v in zip(self._slots, *pieces, strict=True):
-            self._cache.write_prompt(layer, slot, k[0], v[0])
-            outputs.append(_causal(q, k, v, rule))
-        return torch.cat(outputs, dim=1)
+        spans = self._spans
+        self._cache.write_prompts(layer, spans, key[0], value[0])
+        is_plain = rule.softcap is None and (rule.window is None or rule.window >= max(spans.lengths))
+        if is_plain and query.device.type == "cuda" and query.dtype in (torch.bfloat16, torch.float16):
+            q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+            sizes = (spans.ends, spans.ends, max(spans.lengths), max(spans.lengths))
+            flash = torch.ops.aten._flash_attention_forward
+            return flash(q, k, v, *sizes, 0.0, True, False, scale=rule.scaling)[0][None]
+        pieces = (x.split(spans.lengths, dim=2) for x in (query, key, value))
+        return torch.cat([_causal(q, k, v, rule) for q, k, v in zip(*pieces, strict=True)], dim=1)
 
 
 class DecodeContext:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trimtab.models.attention import ScoreRule, UnsupportedAttentionError
 from trimtab.models.kernels.build import load_kernel
+from trimtab.models.kv_context import PromptSpans
 from trimtab.models.kv_rows import BLOCK, RowState
 
 _AT_ONCE = 4  # as in decode.c
@@ -51,17 +52,20 @@ class KernelCache:
         self._scratch_room = room
         self._row_prompt_lengths = state.prompt_lengths[state.slots]
 
-    def write_prompt(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
+    def write_prompts(self, layer: int, spans: PromptSpans, keys: Tensor, values: Tensor) -> None:
         """See ``LayerCache``."""
+        heads, _, size = keys.shape
         if layer not in self._prompts:
-            shape = (self.state.room.prompts, keys.shape[0], self.state.room.prompt_room, keys.shape[2])
+            shape = (self.state.room.prompts, heads, self.state.room.prompt_room, size)
             self._prompts[layer] = (keys.new_zeros(shape), values.new_zeros(shape))
         store_keys, store_values = self._prompts[layer]
-        heads, length, size = keys.shape
-        store_values[slot, :, :length] = values
-        padded = torch.nn.functional.pad(keys, (0, 0, 0, -length % BLOCK))
-        blocks = padded.view(heads, -1, BLOCK, size).transpose(2, 3)
-        store_keys[slot].view(heads, -1, size, BLOCK)[:, : blocks.shape[1]] = blocks
+        pieces = zip(keys.split(spans.lengths, dim=1), values.split(spans.lengths, dim=1), strict=True)
+        for slot, (some_keys, some_values) in zip(spans.slots, pieces, strict=True):
+            length = some_keys.shape[1]
+            store_values[slot, :, :length] = some_values
+            padded = torch.nn.functional.pad(some_keys, (0, 0, 0, -length % BLOCK))
+            blocks = padded.view(heads, -1, BLOCK, size).transpose(2, 3)
+            store_keys[slot].view(heads, -1, size, BLOCK)[:, : blocks.shape[1]] = blocks
 
     def keep(self, rows: Tensor) -> None:
         """See ``LayerCache``."""

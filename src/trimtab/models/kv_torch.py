@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trimtab.models.attention import ScoreRule
+from trimtab.models.kv_context import PromptSpans
 from trimtab.models.kv_rows import RowState
 
 
@@ -21,17 +22,18 @@ class TorchCache:
         self._layout: tuple[int, Tensor] | None = None
         self._longest = 0
 
-    def write_prompt(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
+    def write_prompts(self, layer: int, spans: PromptSpans, keys: Tensor, values: Tensor) -> None:
         """See ``LayerCache``."""
         if layer not in self._prompts:
             # Zeros: what lies in the gaps is weighed with 0, and must be finite for that.
             room = self.state.room
+            shape = (room.prompts, keys.shape[0], room.prompt_room)
             self._prompts[layer] = (
-                keys.new_zeros(room.prompts, keys.shape[0], room.prompt_room, keys.shape[2]),
-                values.new_zeros(room.prompts, values.shape[0], room.prompt_room, values.shape[2]),
+                keys.new_zeros(*shape, keys.shape[2]),
+                values.new_zeros(*shape, values.shape[2]),
             )
         for store, new in zip(self._prompts[layer], (keys, values), strict=True):
-            store[slot, :, : new.shape[1]] = new
+            store.transpose(1, 2)[spans.token_slots, spans.positions] = new.transpose(0, 1)
 
     def keep(self, rows: Tensor) -> None:
         """See ``LayerCache``. In place: the rows that stay move up inside the buffers that are there."""

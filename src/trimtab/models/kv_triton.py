@@ -11,10 +11,13 @@ import triton.language as tl
 from torch import Tensor
 
 from trimtab.models.attention import ScoreRule, UnsupportedAttentionError
+from trimtab.models.kv_context import PromptSpans
 from trimtab.models.kv_rows import RowState
 
 _BLOCK = tl.constexpr(64)  # tokens that a program looks at together
-_FLOOR = tl.constexpr(-1e30)  # below every score; minus infinity would make NaN of a block in which nothing is seen
+_FLOOR = tl.constexpr(
+    -1e30
+)  # below every score; minus infinity would make NaN of a block in which nothing is seen
 
 
 class TritonCache:
@@ -28,13 +31,17 @@ class TritonCache:
         self._prompts: dict[int, tuple[Tensor, Tensor]] = {}
         self._own: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def write_prompt(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
+    def write_prompts(self, layer: int, spans: PromptSpans, keys: Tensor, values: Tensor) -> None:
         """See ``LayerCache``."""
         if layer not in self._prompts:
-            shape = (self.state.room.prompts, keys.shape[0], self.state.room.prompt_room, keys.shape[2])
-            self._prompts[layer] = (keys.new_zeros(shape), values.new_zeros(shape))
+            room = self.state.room
+            shape = (room.prompts, keys.shape[0], room.prompt_room)
+            self._prompts[layer] = (
+                keys.new_zeros(*shape, keys.shape[2]),
+                values.new_zeros(*shape, values.shape[2]),
+            )
         for store, new in zip(self._prompts[layer], (keys, values), strict=True):
-            store[slot, :, : new.shape[1]] = new
+            store.transpose(1, 2)[spans.token_slots, spans.positions] = new.transpose(0, 1)
 
     def keep(self, rows: Tensor) -> None:
         """See ``LayerCache``."""

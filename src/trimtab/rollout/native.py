@@ -12,7 +12,7 @@ from torch import Tensor
 from trimtab.models.attention import CONTEXT, using_attention
 from trimtab.models.fast_modules import fast_modules
 from trimtab.models.forward import head_input
-from trimtab.models.kv_context import DecodeContext, LayerCache, PrefillContext
+from trimtab.models.kv_context import DecodeContext, LayerCache, PrefillContext, PromptSpans
 from trimtab.models.kv_kernel import KernelCache
 from trimtab.models.kv_rows import Room, RowState
 from trimtab.models.kv_torch import TorchCache
@@ -138,12 +138,12 @@ def prefill(model: Any, cache: LayerCache, prompts: Sequence[Sequence[int]], slo
     """Run P prompts once, into ``slots`` of the cache. Returns the logits ``[P, V]`` after each."""
     device, lengths = model.device, [len(prompt) for prompt in prompts]
     token_ids = torch.tensor([token for prompt in prompts for token in prompt], device=device)
-    positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
-    last = torch.tensor(lengths, device=device).cumsum(0) - 1
+    spans = PromptSpans(slots, lengths, device)
+    last = spans.ends[1:].long() - 1
     cache.state.prompt_lengths[torch.tensor(slots, device=device)] = torch.tensor(lengths, device=device)
-    context = PrefillContext(cache, slots, lengths)
+    context = PrefillContext(cache, spans)
     with head_input(model, lambda hidden: hidden[:, last]):
-        return _forward(model, token_ids[None], positions[None], context)[0]
+        return _forward(model, token_ids[None], spans.positions[None], context)[0]
 
 
 def decode_step(model: Any, cache: LayerCache, tokens: Tensor) -> Tensor:

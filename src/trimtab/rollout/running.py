@@ -74,8 +74,11 @@ class RunningBatch:
             if self._bursts is None:
                 self._sample(rows, self._forward.decode(self._tokens))
                 continue
-            for draws in self._bursts.run():
-                self._record(rows, draws)
+            burst = self._bursts.run()
+            is_full = bool((self._work >= 0).all())
+            if not (is_full and self._transcript.add_steps(self._work, burst)):
+                for draws in burst:
+                    self._record(rows, draws)
 
     def _may_enter(self, waiting: Waiting) -> bool:
         if not len(waiting) or (self._reserved is None and min(self._slot_rows) > 0):

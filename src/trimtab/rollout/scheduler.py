@@ -84,6 +84,24 @@ class Transcript:
         self.has_ended[which] = ended
         return ended | (at + 1 == self.max_new_tokens)
 
+    def add_steps(self, which: Tensor, steps: Sequence[Draws]) -> bool:
+        """Record several tokens of each completion at once, on the host; False, and nothing is done, where
+        one of them may end within."""
+        tokens, at = torch.stack([draws.tokens for draws in steps], dim=1), self.lengths[which]
+        may_end = bool(torch.isin(tokens, self._eos).any())
+        if self._stop or may_end or int(at.max()) + len(steps) >= self.max_new_tokens:
+            return False
+        places = (which[:, None], at[:, None] + torch.arange(len(steps)))
+        self._tokens[places] = tokens
+        self._logprobs[places] = torch.stack([draws.logprobs for draws in steps], dim=1)
+        cut = [draws.sampling_logprobs for draws in steps if draws.sampling_logprobs is not None]
+        if cut:
+            if self._sampling_logprobs is None:
+                self._sampling_logprobs = torch.zeros_like(self._logprobs)
+            self._sampling_logprobs[places] = torch.stack(cut, dim=1)
+        self.lengths[which] += len(steps)
+        return True
+
     def completions(self, tokenizer: Any, policy_version: int) -> list[Completion]:
         """All completions, in order."""
         found = []

@@ -12,6 +12,7 @@ from torch import Tensor
 from trimtab.models.attention import ScoreRule
 from trimtab.models.elementwise import elementwise_kernels
 from trimtab.models.fast_modules import fast_modules
+from trimtab.models.kv_context import PromptSpans
 from trimtab.models.kv_kernel import KernelCache, kernel_for
 from trimtab.models.kv_rows import Room, RowState
 from trimtab.models.kv_torch import TorchCache
@@ -31,7 +32,7 @@ def filled(kind: type, heads: int, size: int, dtype: torch.dtype) -> TorchCache 
     for slot, length in enumerate((21, 6)):
         cache.state.prompt_lengths[slot] = length
         keys, values = torch.randn(2, heads, length, size, generator=generator).to(dtype)
-        cache.write_prompt(0, slot, keys, values)
+        cache.write_prompts(0, PromptSpans([slot], [length], "cpu"), keys, values)
     cache.state.start(torch.tensor([0, 1, 3]), 0)
     cache.state.start(torch.tensor([2, 4]), 1)
     cache.arrange()

@@ -21,7 +21,13 @@ from pathlib import Path
 # Not -ffast-math: as a linker flag it makes the whole process flush small numbers to zero.
 _FLAGS = (
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
-    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-freciprocal-math"),
+    *(
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-fno-signed-zeros",
+        "-fassociative-math",
+        "-freciprocal-math",
+    ),
 )
 _TIMEOUT = 120.0  # seconds that the compiler may take
 OFF = "TRIMTAB_NO_KERNELS"  # environment variable that turns compiled kernels off
