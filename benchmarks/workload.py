@@ -12,6 +12,20 @@ from typing import Any
 # Nothing but the words, so that a prompt can be as short as one likes and every arm sees the same ids.
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
+# Text that a model knows how to go on: in bf16, nonsense has larger rounding errors than a real prompt.
+REQUESTS = (
+    "What is the capital of France, and why did it become the largest city of the country?",
+    "Explain how a bicycle stays upright when it moves, in words that a child understands.",
+    "Write a short letter to a customer whose order has arrived late and who is unhappy.",
+    "How do I make bread at home without a machine, and how long does it have to rest?",
+    "Give me three reasons to learn a second language as an adult, and one reason not to.",
+    "What happens inside a star when it runs out of hydrogen to burn in its core?",
+    "My laptop does not start any more; which steps should I take before I call support?",
+    "Summarise the story of Romeo and Juliet in two sentences for somebody in a hurry.",
+    "Which plants grow well on a balcony that has shade for most of the day?",
+    "Compare trains and planes for a journey of six hundred kilometres between two cities.",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
@@ -66,20 +80,38 @@ def prompt_messages(tokenizer: Any, num_tokens: int, rng: random.Random) -> list
     Raises:
         ValueError: the template alone is longer.
     """
-    pool = words_of(tokenizer, 64, rng)
-    words = [rng.choice(pool) for _ in range(num_tokens)]
+    words = text_words(tokenizer, num_tokens, rng)
     # The system turn is given, empty, where the template would add a long one of its own.
     system = [{"role": "system", "content": ""}] if tokenizer.chat_template != PLAIN_TEMPLATE else []
-    for _ in range(10 * num_tokens):
-        messages = [*system, {"role": "user", "content": " ".join(words)}]
-        length = len(encode(tokenizer, messages))
-        if length == num_tokens:
-            return messages
-        words = words[:-1] if length > num_tokens else [*words, rng.choice(pool)]
-        if length > num_tokens and not words:
+
+    def messages() -> list[dict[str, str]]:
+        return [*system, {"role": "user", "content": " ".join(words)}]
+
+    while words and len(encode(tokenizer, messages())) > num_tokens:
+        words.pop()
+    pool = words_of(tokenizer, 16, rng)
+    for _ in range(20 * num_tokens):
+        length = len(encode(tokenizer, messages()))
+        if length == num_tokens and words:
+            return messages()
+        if length < num_tokens:
+            words.append(rng.choice(pool))
+        elif words:
+            words.pop()
+        else:
             break
-        rng.shuffle(words)
     raise ValueError(f"no prompt of {num_tokens} tokens can be made with this tokenizer's chat template")
+
+
+def text_words(tokenizer: Any, count: int, rng: random.Random) -> list[str]:
+    """At least ``count`` words of requests in plain English, or of the vocabulary where it has no English."""
+    if tokenizer.unk_token_id in tokenizer.encode(REQUESTS[0], add_special_tokens=False):
+        pool = words_of(tokenizer, 64, rng)
+        return [rng.choice(pool) for _ in range(count)]
+    words: list[str] = []
+    while len(words) < count:
+        words += " ".join(rng.sample(REQUESTS, len(REQUESTS))).split()
+    return words[:count]
 
 
 def encode(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
