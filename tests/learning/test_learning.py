@@ -70,14 +70,14 @@ def test_ppo_with_a_wrong_sign_fails(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def detach_critic(system: System) -> None:
     """Cut the gradient of the critic's values, as a misplaced detach() would."""
     critic: Any = system.critic
-    forward = critic.forward
+    forward = critic.model_pass.scores
 
     def cut(*arguments: Any) -> Scores:
         scores: Scores = forward(*arguments)
         assert scores.values is not None
         return replace(scores, values=scores.values.detach() + 0.0 * scores.values)
 
-    critic.forward = cut
+    critic.model_pass.scores = cut
 
 
 def test_ppo_with_a_detached_critic_fails(tmp_path: Path) -> None:
