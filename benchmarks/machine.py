@@ -112,7 +112,10 @@ def random_model(sizes: Sequence[int], seed: int) -> str:
         eos_token_id=2,
     )
     torch.manual_seed(seed)
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():  # transformers leaves padding's embedding at zero, whose norm has no gradient
+        model.get_input_embeddings().weight.normal_(std=config.initializer_range)
+    model.to(torch.bfloat16).save_pretrained(folder)
     word_tokenizer(vocabulary).save_pretrained(folder)
     (folder / "complete").touch()
     return str(folder)
@@ -124,7 +127,7 @@ def word_tokenizer(vocabulary: int) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, vocabulary)}
-    inner = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    inner = Tokenizer(models.WordLevel(words, unk_token="w3"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
