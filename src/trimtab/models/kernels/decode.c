@@ -26,13 +26,17 @@ typedef struct {
     float scaling, softcap;                     /* softcap 0: none */
 } Step;
 
-/* Products of n queries [n][D] with `count` keys, in whole blocks. Two blocks at a time hide the latency. */
-INLINE void multiply(const float *q, const stored *keys, int64_t count, int n, float *out, int64_t room) {
+/* Products of n queries [n][D] with `count` keys, in whole blocks. Two blocks at a time hide the latency.
+   `ahead` is how far the next row's keys lie from these: they are asked for meanwhile, being read only once. */
+INLINE void multiply(
+    const float *q, const stored *keys, int64_t count, int n, float *out, int64_t room, int64_t ahead
+) {
     int64_t blocks = (count + W - 1) / W, b = 0;
     for (; b + 1 < blocks; b += 2) {
         vf left[AT_ONCE] = {0}, right[AT_ONCE] = {0};
         const stored *k = keys + b * W * D;
         for (int d = 0; d < D; d++) {
+            if (ahead) __builtin_prefetch(k + ahead + d * 2 * W);
             vf x = load(k + d * W), y = load(k + (D + d) * W);
             for (int i = 0; i < n; i++) {
                 left[i] += x * q[i * D + d];
@@ -47,6 +51,7 @@ INLINE void multiply(const float *q, const stored *keys, int64_t count, int n, f
     if (b < blocks) {
         vf left[AT_ONCE] = {0};
         for (int d = 0; d < D; d++) {
+            if (ahead && d % 2 == 0) __builtin_prefetch(keys + ahead + (b * D + d) * W);
             vf x = load(keys + (b * D + d) * W);
             for (int i = 0; i < n; i++) left[i] += x * q[i * D + d];
         }
@@ -78,10 +83,12 @@ INLINE float weigh(float *x, int64_t total, float scaling, float softcap) {
 }
 
 INLINE void add_values(
-    const float *weights, int64_t room, const stored *values, int64_t first, int64_t end, int n, vf sums[AT_ONCE][PARTS]
+    const float *weights, int64_t room, const stored *values, int64_t first, int64_t end, int n,
+    vf sums[AT_ONCE][PARTS], int64_t ahead
 ) {
     for (int64_t t = first; t < end; t++)
         for (int d = 0; d < PARTS; d++) {
+            if (ahead && d * W * sizeof(stored) % 64 == 0) __builtin_prefetch(values + ahead + t * D + d * W);
             vf x = load(values + t * D + d * W);
             for (int i = 0; i < n; i++) sums[i][d] += x * weights[i * room + t];
         }
@@ -102,10 +109,11 @@ INLINE void attend_heads(const Step *s, int64_t row, int64_t head, int first, in
     int64_t unseen = s->window > 0 && prompt + own > s->window ? prompt + own - s->window : 0;
     int64_t unseen_prompt = unseen < prompt ? unseen : prompt, unseen_own = unseen - unseen_prompt;
     int64_t width = whole_blocks(prompt), total = width + whole_blocks(own);
+    int64_t ahead = row + 1 < s->rows ? s->key_heads * s->own_room * D : 0;
     float q[AT_ONCE * D], weight[AT_ONCE];
     for (int i = 0; i < n * D; i++) q[i] = get(s->query + query_at + i);
-    multiply(q, s->prompt_keys + prompt_at, prompt, n, scores, room);
-    multiply(q, s->own_keys + own_at, own, n, scores + width, room);
+    multiply(q, s->prompt_keys + prompt_at, prompt, n, scores, room, 0);
+    multiply(q, s->own_keys + own_at, own, n, scores + width, room, ahead);
     for (int i = 0; i < n; i++) {
         float *x = scores + i * room;
         hide(x, 0, unseen_prompt);
@@ -114,8 +122,8 @@ INLINE void attend_heads(const Step *s, int64_t row, int64_t head, int first, in
         weight[i] = weigh(x, total, s->scaling, s->softcap);
     }
     vf sums[AT_ONCE][PARTS] = {0};
-    add_values(scores, room, s->prompt_values + prompt_at, unseen_prompt, prompt, n, sums);
-    add_values(scores + width, room, s->own_values + own_at, unseen_own, own, n, sums);
+    add_values(scores, room, s->prompt_values + prompt_at, unseen_prompt, prompt, n, sums, 0);
+    add_values(scores + width, room, s->own_values + own_at, unseen_own, own, n, sums, ahead);
     for (int i = 0; i < n; i++)
         for (int d = 0; d < PARTS; d++) store(s->output + query_at + i * D + d * W, sums[i][d] / weight[i]);
 }
