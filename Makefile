@@ -22,8 +22,8 @@ check: setup  ## what `trimtab check` says of a recipe: make check RECIPE=recipe
 	$(BIN)/trimtab check $(RECIPE)
 
 lint: setup
-	$(BIN)/ruff check src tests examples scripts
-	$(BIN)/ruff format --check src tests examples scripts
+	$(BIN)/ruff check src tests examples scripts benchmarks
+	$(BIN)/ruff format --check src tests examples scripts benchmarks
 
 types: setup
 	$(BIN)/mypy
