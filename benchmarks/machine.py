@@ -41,6 +41,10 @@ def parser_of(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--threads", type=int, help="CPU threads (torch's own default)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--generations", type=int, default=8, help="completions per prompt (8)")
+    parser.add_argument("--prompt-tokens", type=int, default=25)
+    parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--quick", action="store_true", help="fewer repeats: under 10 minutes")
     parser.add_argument("--json", metavar="FILE", help="write the results")
     return parser

@@ -141,10 +141,6 @@ def ceilings_of(reply: Mapping[str, Any]) -> Ceilings:
 def options() -> argparse.Namespace:
     """The command line."""
     parser = parser_of(__doc__)
-    parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--generations", type=int, default=8)
-    parser.add_argument("--prompt-tokens", type=int, default=SHORTEST)
-    parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, help="of each arm (5; 3 with --quick)")
     parser.add_argument("--forced-only", action="store_true", help="leave the natural scenario out")
     parser.add_argument("--generate-cache", choices=("static",), help="cache of `generate` (dynamic)")

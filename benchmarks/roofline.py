@@ -44,10 +44,6 @@ def rooflines(shape: ModelShape, ceilings: Ceilings, work: Workload, train_rows:
 def main() -> int:
     """Measure, print, write; return the exit code."""
     parser = parser_of(__doc__)
-    parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--generations", type=int, default=8)
-    parser.add_argument("--prompt-tokens", type=int, default=25)
-    parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--train-rows", type=int, default=2048, help="rows of a training micro-batch (2048)")
     args = parser.parse_args()
     model = settle(args)

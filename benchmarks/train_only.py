@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.machine import about, parser_of, save, settle
 from benchmarks.process import ArmProcess
 from benchmarks.ratios import middle
-from benchmarks.workload import StepSpec
+from benchmarks.workload import step_of
 
 from trimtab.models.roofline import Workload, shape_from, training_flops
 
@@ -26,27 +26,13 @@ from trimtab.models.roofline import Workload, shape_from, training_flops
 def main() -> int:
     """Measure, print, write; return the exit code."""
     parser = parser_of(__doc__)
-    parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--generations", type=int, default=8)
-    parser.add_argument("--prompt-tokens", type=int, default=25)
-    parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--train-rows", type=int, default=2048, help="rows of the ceiling (2048)")
     parser.add_argument("--repeats", type=int, help="steps that are timed (7; 3 with --quick)")
     args = parser.parse_args()
     model = settle(args)
     results, shape = about(args, model), shape_from(model)
     work = Workload(args.prompts, args.generations, args.prompt_tokens, args.new_tokens)
-    spec = StepSpec(
-        model=model,
-        device=args.device,
-        dtype=args.dtype,
-        threads=args.threads,
-        num_prompts=args.prompts,
-        num_generations=args.generations,
-        prompt_tokens=args.prompt_tokens,
-        new_tokens=args.new_tokens,
-        seed=args.seed,
-    )
+    spec = step_of(args, model)
     bracket = {"do": "ceilings", "rows": [args.train_rows], "seconds": 0.05 if args.quick else 0.3}
     with ArmProcess("ours", "ours_arm.py", spec.as_dict()) as arm:
         before = arm(bracket)

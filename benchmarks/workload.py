@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -49,6 +50,22 @@ class StepSpec:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, to be sent to an arm."""
         return asdict(self)
+
+
+def step_of(args: argparse.Namespace, model: str, **more: Any) -> StepSpec:
+    """The step that the options of the command line describe; ``more`` as in ``StepSpec``."""
+    return StepSpec(
+        model=model,
+        device=args.device,
+        dtype=args.dtype,
+        threads=args.threads,
+        num_prompts=args.prompts,
+        num_generations=args.generations,
+        prompt_tokens=args.prompt_tokens,
+        new_tokens=args.new_tokens,
+        seed=args.seed,
+        **more,
+    )
 
 
 def plain_template() -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
+
+from trimtab.models.memory import free_memory
 
 SMALLEST = 256  # fewer tokens make the matrix products slow
 LARGEST = {"cpu": 2048, "other": 16384}  # more make them no faster (measured on a CPU: 2048 rows are enough)
 SHARE = 0.25  # of the memory that is free once gradients and optimizer are there
-UNKNOWN_MEMORY = 4 * 2**30
 
 
 def choose_max_tokens(model: Any) -> int:
@@ -50,21 +48,3 @@ def activation_bytes(model: Any) -> float:
 def is_checkpointing(module: nn.Module) -> bool:
     """Whether some part of the module recomputes its activations (in train mode only, says transformers)."""
     return any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
-
-
-def free_memory(device: torch.device) -> float:
-    """Free bytes of the device; of a CPU what the system calls available, within the container's limit."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    found = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        if "MemAvailable" in rows:
-            found.append(float(rows["MemAvailable"].split()[0]) * 1024)
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        found.append(float(limit.read_text()) - float(used.read_text()))
-    if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found.append(0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return max(0.0, min(found)) if found else float(UNKNOWN_MEMORY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ def one_pass_backward(
     hidden, weight = state
     order = plan.spread.argsort(stable=True)
     ends = [0, *torch.bincount(plan.spread, minlength=len(plan.sources)).cumsum(0).tolist()]
+    flat = flat_tokens(micro, plan.trained)
     total: dict[str, Tensor] = {}
 
     def derivatives(
@@ -42,7 +43,7 @@ def one_pass_backward(
         with torch.enable_grad():
             seen = [leaf[where][None] for leaf in leaves]
             scores = Scores(logprobs=seen[0], entropy=None if entropy is None else seen[1])
-            loss, shares = objective(scores, flat_tokens(micro, plan.trained, tokens))
+            loss, shares = objective(scores, columns(flat, tokens))
             grads = torch.autograd.grad(loss, leaves, allow_unused=True)
         merge_shares(total, shares)
         return grads[0], grads[1] if entropy is not None else None
@@ -57,11 +58,19 @@ def one_pass_backward(
     return total
 
 
-def flat_tokens(batch: TrainBatch, trained: Tensor, tokens: Tensor) -> TrainBatch:
-    """Of the trained tokens of ``batch`` (row by row) those in ``tokens [n]``, as one row ``[1, n]``."""
+def flat_tokens(batch: TrainBatch, trained: Tensor) -> TrainBatch:
+    """The M trained tokens of ``batch``, row by row, as one row ``[1, M]``."""
+    return _each(batch, lambda x: x[trained][None])
+
+
+def columns(row: TrainBatch, tokens: Tensor) -> TrainBatch:
+    """The ``tokens [n]`` of a batch of one row, ``[1, n]``."""
+    return _each(row, lambda x: x[:, tokens])
+
+
+def _each(batch: TrainBatch, change: Callable[[Tensor], Tensor]) -> TrainBatch:
     found: dict[str, Any] = {
-        name: None if (x := getattr(batch, name)) is None else x[trained][tokens][None]
-        for name in batch.__slots__
+        name: None if (x := getattr(batch, name)) is None else change(x) for name in batch.__slots__
     }
     return TrainBatch(**found)
 

@@ -121,6 +121,22 @@ def capped_attention(
     return (weights @ value).transpose(1, 2).contiguous()
 
 
+def context_inputs(token_ids: Tensor, positions: Tensor, context: AttentionContext) -> dict[str, Any]:
+    """Arguments of a module's forward in which ``context`` says what every layer attends to.
+
+    ``token_ids`` and ``positions`` ``[B, T]``; no cache of transformers' own.
+    """
+    # A mask of four dimensions goes through transformers untouched; the context knows what is seen.
+    no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=token_ids.device)
+    return {
+        "input_ids": token_ids,
+        "attention_mask": no_mask,
+        "position_ids": positions,
+        "use_cache": False,
+        CONTEXT: context,
+    }
+
+
 def register() -> None:
     """Make ``attn_implementation="trimtab"`` known to transformers; calling it again changes nothing."""
     from transformers import AttentionInterface

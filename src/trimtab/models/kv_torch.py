@@ -10,37 +10,59 @@ from trimtab.models.kv_context import PromptSpans
 from trimtab.models.kv_rows import RowState
 
 
+class TokenRows:
+    """Keys and values of all layers, token after token: ``own[layer] [R, Hkv, own_room, D]`` for rows,
+    ``prompts[layer] [P, Hkv, prompt_room, D]`` for prompts, a pair each."""
+
+    def __init__(self, state: RowState) -> None:
+        self.state = state
+        self.prompts: dict[int, tuple[Tensor, Tensor]] = {}
+        self.own: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def write_prompts(self, layer: int, spans: PromptSpans, keys: Tensor, values: Tensor) -> None:
+        """See ``LayerCache``."""
+        if layer not in self.prompts:
+            room = self.state.room
+            self.prompts[layer] = _room_for((room.prompts, room.prompt_room), keys, values)
+        for store, new in zip(self.prompts[layer], (keys, values), strict=True):
+            store.transpose(1, 2)[spans.token_slots, spans.positions] = new.transpose(0, 1)
+
+    def own_of(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows' stores of a layer, made when it first asks with its new ``key``, ``value``
+        ``[R, Hkv, 1, D]``."""
+        if layer not in self.own:
+            room = self.state.room
+            self.own[layer] = _room_for((room.rows, room.own_room), key[0], value[0])
+        return self.own[layer]
+
+    def keep(self, rows: Tensor) -> None:
+        """See ``LayerCache``. In place: the rows that stay move up inside the buffers that are there."""
+        used = int(self.state.lengths.max()) if self.state.num_rows else 0
+        for stores in self.own.values():
+            for store in stores:
+                store[: len(rows), :, :used] = store[:, :, :used].index_select(0, rows)
+
+
+def _room_for(sizes: tuple[int, int], keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Stores of ``sizes`` (sequences, tokens) for ``[Hkv, .., D]``. Zeros: what lies in the gaps is weighed
+    with 0, and must be finite for that."""
+    count, tokens = sizes
+    return (
+        keys.new_zeros(count, keys.shape[0], tokens, keys.shape[2]),
+        values.new_zeros(count, values.shape[0], tokens, values.shape[2]),
+    )
+
+
 class TorchCache:
     """See ``LayerCache``. Keys and values ``[R, Hkv, own_room, D]`` for rows, ``[P, Hkv, prompt_room, D]``
     for prompts. A group's rows are laid side by side, so that one matrix product serves the whole group."""
 
     def __init__(self, state: RowState) -> None:
-        self.state = state
-        self._prompts: dict[int, tuple[Tensor, Tensor]] = {}
-        self._own: dict[int, tuple[Tensor, Tensor]] = {}
+        self.state, self._stores = state, TokenRows(state)
+        self.write_prompts, self.keep = self._stores.write_prompts, self._stores.keep
         self._biases: dict[tuple[str, int | None], Tensor] = {}
         self._layout: tuple[int, Tensor] | None = None
         self._longest = 0
-
-    def write_prompts(self, layer: int, spans: PromptSpans, keys: Tensor, values: Tensor) -> None:
-        """See ``LayerCache``."""
-        if layer not in self._prompts:
-            # Zeros: what lies in the gaps is weighed with 0, and must be finite for that.
-            room = self.state.room
-            shape = (room.prompts, keys.shape[0], room.prompt_room)
-            self._prompts[layer] = (
-                keys.new_zeros(*shape, keys.shape[2]),
-                values.new_zeros(*shape, values.shape[2]),
-            )
-        for store, new in zip(self._prompts[layer], (keys, values), strict=True):
-            store.transpose(1, 2)[spans.token_slots, spans.positions] = new.transpose(0, 1)
-
-    def keep(self, rows: Tensor) -> None:
-        """See ``LayerCache``. In place: the rows that stay move up inside the buffers that are there."""
-        used = int(self.state.lengths.max()) if self.state.num_rows else 0
-        for stores in self._own.values():
-            for store in stores:
-                store[: len(rows), :, :used] = store[:, :, :used].index_select(0, rows)
 
     def arrange(self) -> None:
         """See ``LayerCache``."""
@@ -56,7 +78,7 @@ class TorchCache:
         """See ``LayerCache``."""
         rows, num_heads, _, size = query.shape
         own_keys, own_values = self._append(layer, key, value)
-        prompt_keys, prompt_values = self._prompts[layer]
+        prompt_keys, prompt_values = self._stores.prompts[layer]
         width, places = self._by_group()
         queries = query.view(rows, key.shape[1], num_heads // key.shape[1], size)
 
@@ -72,10 +94,7 @@ class TorchCache:
 
     def _append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         state = self.state
-        if layer not in self._own:
-            shape = (state.room.rows, key.shape[1], state.room.own_room)
-            self._own[layer] = (key.new_zeros(*shape, key.shape[3]), value.new_zeros(*shape, value.shape[3]))
-        keys, values = (store[: len(key)] for store in self._own[layer])
+        keys, values = (store[: len(key)] for store in self._stores.own_of(layer, key, value))
         rows = torch.arange(len(key), device=key.device)
         keys[rows, :, state.lengths], values[rows, :, state.lengths] = key[:, :, 0], value[:, :, 0]
         self._longest = self._longest or int(state.lengths.max()) + 1

@@ -11,8 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from trimtab.models.attention import ScoreRule, UnsupportedAttentionError
-from trimtab.models.kv_context import PromptSpans
 from trimtab.models.kv_rows import RowState
+from trimtab.models.kv_torch import TokenRows
 
 _BLOCK = tl.constexpr(64)  # tokens that a program looks at together
 _FLOOR = tl.constexpr(
@@ -21,34 +21,14 @@ _FLOOR = tl.constexpr(
 
 
 class TritonCache:
-    """See ``LayerCache``. Rows ``[R, Hkv, own_room, D]``, prompts ``[P, Hkv, prompt_room, D]``.
+    """See ``LayerCache``; laid out as ``TokenRows``.
 
     Nothing depends on numbers that only the host knows, so a decode step can be captured in a CUDA graph.
     """
 
     def __init__(self, state: RowState) -> None:
-        self.state = state
-        self._prompts: dict[int, tuple[Tensor, Tensor]] = {}
-        self._own: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def write_prompts(self, layer: int, spans: PromptSpans, keys: Tensor, values: Tensor) -> None:
-        """See ``LayerCache``."""
-        if layer not in self._prompts:
-            room = self.state.room
-            shape = (room.prompts, keys.shape[0], room.prompt_room)
-            self._prompts[layer] = (
-                keys.new_zeros(*shape, keys.shape[2]),
-                values.new_zeros(*shape, values.shape[2]),
-            )
-        for store, new in zip(self._prompts[layer], (keys, values), strict=True):
-            store.transpose(1, 2)[spans.token_slots, spans.positions] = new.transpose(0, 1)
-
-    def keep(self, rows: Tensor) -> None:
-        """See ``LayerCache``."""
-        used = int(self.state.lengths.max()) if self.state.num_rows else 0
-        for stores in self._own.values():
-            for store in stores:
-                store[: len(rows), :, :used] = store[:, :, :used].index_select(0, rows)
+        self.state, self._stores = state, TokenRows(state)
+        self.write_prompts, self.keep = self._stores.write_prompts, self._stores.keep
 
     def arrange(self) -> None:
         """Nothing to do: the kernel reads slots and lengths themselves."""
@@ -66,15 +46,12 @@ class TritonCache:
                 f"the CUDA kernel takes head sizes that are powers of two, not {size}"
             )
         room = self.state.room
-        if layer not in self._own:
-            shape = (room.rows, key_heads, room.own_room, size)
-            self._own[layer] = (key.new_zeros(shape), value.new_zeros(shape))
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         output = torch.empty_like(query)
         _attend[(rows, key_heads)](
             (query, key, value, output),
-            self._own[layer],
-            self._prompts[layer],
+            self._stores.own_of(layer, key, value),
+            self._stores.prompts[layer],
             (self.state.slots, self.state.prompt_lengths, self.state.lengths),
             (rule.scaling, rule.softcap or 0.0, rule.window or 0),
             (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trimtab.models.attention import CONTEXT, NAME
+from trimtab.models.attention import NAME, context_inputs
 from trimtab.models.forward import head_input, model_inputs
 from trimtab.models.packed_context import PackedContext
 from trimtab.models.packing import PackPlan, make_plan
@@ -48,15 +48,7 @@ def packed_trunk(trunk: Any, plan: PackPlan) -> Tensor:
 
 
 def _inputs(plan: PackPlan) -> dict[str, Any]:
-    # A mask of four dimensions goes through transformers untouched; the context knows what is seen.
-    no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=plan.input_ids.device)
-    return {
-        "input_ids": plan.input_ids,
-        "attention_mask": no_mask,
-        "position_ids": plan.position_ids,
-        "use_cache": False,
-        CONTEXT: PackedContext(plan),
-    }
+    return context_inputs(plan.input_ids, plan.position_ids, PackedContext(plan))
 
 
 def plain_head_weight(model: Any) -> Tensor | None:

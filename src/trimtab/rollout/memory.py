@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from trimtab.errors import RolloutError
 from trimtab.models.kv_rows import Room
+from trimtab.models.memory import free_memory
 
 GIB = 2**30
 _SHARE = 0.25  # of the free memory, where no budget is given
@@ -31,15 +30,6 @@ def token_bytes(model: Any) -> int:
     return 2 * int(config.num_hidden_layers) * int(heads) * int(size) * model.dtype.itemsize
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that could be had on ``device`` now."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)
-
-
 def plan_room(
     model: Any,
     lengths: Sequence[int],
@@ -53,7 +43,7 @@ def plan_room(
         RolloutError: not even one row fits.
     """
     granted = limits.kv_memory_gb
-    budget = granted * GIB if granted is not None else _SHARE * free_bytes(model.device)
+    budget = granted * GIB if granted is not None else _SHARE * free_memory(model.device)
     per_token = token_bytes(model)
     for rows in range(min(limits.max_rows, len(lengths) * num_generations), 0, -1):
         # Some prompts still have rows when the next ones enter: twice the slots that full groups need.

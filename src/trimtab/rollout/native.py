@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trimtab.models.attention import CONTEXT, using_attention
+from trimtab.models.attention import context_inputs, using_attention
 from trimtab.models.fast_modules import fast_modules
 from trimtab.models.forward import head_input
 from trimtab.models.kv_context import DecodeContext, LayerCache, PrefillContext, PromptSpans
@@ -51,7 +51,6 @@ class NativeEngine:
         model: Any,
         tokenizer: Any,
         eos_ids: frozenset[int],
-        pad_id: int = 0,
         *,
         limits: Limits | None = None,
         cache: str = "torch",
@@ -143,29 +142,17 @@ def prefill(model: Any, cache: LayerCache, prompts: Sequence[Sequence[int]], slo
     cache.state.prompt_lengths[torch.tensor(slots, device=device)] = torch.tensor(lengths, device=device)
     context = PrefillContext(cache, spans)
     with head_input(model, lambda hidden: hidden[:, last]):
-        return _forward(model, token_ids[None], spans.positions[None], context)[0]
+        return model(**context_inputs(token_ids[None], spans.positions[None], context)).logits[0]
 
 
 def decode_step(model: Any, cache: LayerCache, tokens: Tensor) -> Tensor:
     """Feed one token per row ``[R]`` and return the logits ``[R, V]`` of the next; running rows advance."""
     state = cache.state
-    logits = _forward(model, tokens[:, None], state.positions[:, None], DecodeContext(cache))
+    inputs = context_inputs(tokens[:, None], state.positions[:, None], DecodeContext(cache))
+    logits = model(**inputs).logits
     state.advance()
     cache.stepped()
     return logits[:, -1]
-
-
-def _forward(model: Any, token_ids: Tensor, positions: Tensor, context: Any) -> Tensor:
-    # A mask of four dimensions goes through transformers untouched; the context knows what is seen.
-    no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=token_ids.device)
-    output = model(
-        input_ids=token_ids,
-        attention_mask=no_mask,
-        position_ids=positions,
-        use_cache=False,
-        **{CONTEXT: context},
-    )
-    return output.logits
 
 
 @contextmanager

@@ -10,11 +10,9 @@ from torch import Tensor
 from trimtab.models.attention import supports_attention
 from trimtab.models.forward import selected_logits
 from trimtab.models.kv_rows import Room, RowState
+from trimtab.models.packed_forward import TOLERANCE
 from trimtab.rollout.native import CACHES, context_length, decode_step, prefill, sampling_mode
 
-# Largest root-mean-square difference of logits, in standard deviations of the logits. A wrong mask, position
-# or cap gives 0.28 and more; rounding gives 1e-6 in fp32 and up to 0.08 in bf16 (30 layers, random tokens).
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 0.15, torch.float16: 0.05}
 _PROMPT_LENGTHS, _NEW = (9, 5), 6
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 

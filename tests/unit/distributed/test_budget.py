@@ -9,7 +9,8 @@ import torch
 from tests.unit.models.tiny import tiny_model
 
 from trimtab.distributed import budget
-from trimtab.distributed.budget import activation_bytes, choose_max_tokens, free_memory
+from trimtab.distributed.budget import activation_bytes, choose_max_tokens
+from trimtab.models.memory import free_memory
 
 
 def test_tokens_follow_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_engine_and_learner_agree(architecture: str, dtype: torch.dtype) -> None
 def test_truncation_does_not_change_what_is_reported(truncation: dict[str, float]) -> None:
     """Trap 9: log-probabilities are of the full temperature-scaled distribution, whatever could be drawn."""
     model, prompts = tiny_model(), random_prompts(6, 4)
-    engine = NativeEngine(model, tiny_tokenizer(), frozenset({2}), 0)
+    engine = NativeEngine(model, tiny_tokenizer(), frozenset({2}))
     params = SamplingParams(10, temperature=1.3, **truncation)  # type: ignore[arg-type]
     learner, sampled = learner_and_engine(model, prompts, engine.generate(prompts, 3, params), 1.3)
     assert torch.allclose(learner, sampled, atol=1e-5)
@@ -90,7 +90,7 @@ def test_generate_engine_agrees_with_native() -> None:
 def test_a_detached_cache_would_be_seen() -> None:
     """Trap 17: the comparison has teeth: weights changed behind the engine's back are noticed."""
     model, prompts = tiny_model(), random_prompts(5)
-    groups = NativeEngine(model, tiny_tokenizer(), frozenset({2}), 0).generate(prompts, 2, SamplingParams(8))
+    groups = NativeEngine(model, tiny_tokenizer(), frozenset({2})).generate(prompts, 2, SamplingParams(8))
     with torch.no_grad():
         model.model.layers[1].self_attn.k_proj.weight.mul_(1.01)
     learner, sampled = learner_and_engine(model, prompts, groups, 1.0)

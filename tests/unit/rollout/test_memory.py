@@ -55,6 +55,6 @@ def test_the_cache_stays_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> N
     groups = engine.generate(random_prompts(*range(4, 24)), 3, SamplingParams(20, seed=1))
     assert len(groups) == 20 and all(len(group) == 3 for group in groups)
     (cache,) = caches
-    stores = [*cache._prompts.values(), *cache._own.values()]
+    stores = [*cache._stores.prompts.values(), *cache._stores.own.values()]
     used = sum(x.untyped_storage().nbytes() for pair in stores for x in pair)
     assert 0 < used <= budget

@@ -20,7 +20,7 @@ TOKENIZER = tiny_tokenizer()
 
 
 def engine_of(model: object, eos: frozenset[int] = frozenset({EOS}), **options: object) -> NativeEngine:
-    return NativeEngine(model, TOKENIZER, eos, PAD, **options)  # type: ignore[arg-type]
+    return NativeEngine(model, TOKENIZER, eos, **options)  # type: ignore[arg-type]
 
 
 def ids_of(groups: list[list[Completion]]) -> list[list[tuple[int, ...]]]:

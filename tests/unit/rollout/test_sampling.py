@@ -168,7 +168,6 @@ def test_the_kernel_draws_what_torch_draws(dtype: torch.dtype, size: int, barred
     assert int((ours.tokens != plain.tokens).sum()) <= 1  # one may lie on an edge
     same = ours.tokens == plain.tokens
     assert torch.allclose(ours.logprobs[same], plain.logprobs[same], atol=2e-5)
-    assert ours.tokens[9] == 7 or barred == 0 or int((ours.tokens == 7).sum()) <= 7
     if barred:
         assert ours.sampling_logprobs is not None and plain.sampling_logprobs is not None
         assert torch.allclose(ours.sampling_logprobs[same], plain.sampling_logprobs[same], atol=2e-5)
