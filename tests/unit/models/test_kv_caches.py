@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.unit.models.tiny import ARCHITECTURES, random_prompts, tiny_model, tiny_tokenizer
 from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from trimtab.models.attention import ScoreRule
 from trimtab.models.elementwise import elementwise_kernels
@@ -103,6 +104,29 @@ def test_fast_modules_change_nothing_and_leave_no_trace(architecture: str, dtype
         assert float((one - other).pow(2).mean().sqrt()) <= scale * (1e-5 if dtype == torch.float32 else 0.05)
         assert torch.equal(one, third)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_compiled_steps_equal_transformers(dtype: torch.dtype) -> None:
+    """Issue 3: rotary positions bit for bit (also where cosine and sine differ between the halves), norm and
+    gate within one rounding."""
+    kernels = elementwise_kernels(tiny_model("Llama", dtype))
+    if kernels is None:
+        pytest.skip("the compiler here cannot build the kernels")
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(5, 3, 1, 64, generator=generator).to(dtype)
+    cosine, sine = torch.randn(2, 5, 1, 64, generator=generator).to(dtype)
+    expected, _ = apply_rotary_pos_emb(x, x, cosine, sine)
+    # Products may be fused with the sum in fp32, where nothing is rounded in between.
+    assert torch.allclose(kernels.rotate(x.clone(), cosine, sine), expected, rtol=0, atol=1e-6)
+    norm = LlamaRMSNorm(64, eps=1e-5).to(dtype)
+    norm.weight.data = torch.randn(64, generator=generator).to(dtype)
+    step = 1e-6 if dtype == torch.float32 else 2**-7
+    assert torch.allclose(kernels.rms_norm(x, norm.weight.data, 1e-5), norm(x), rtol=step, atol=1e-6)
+    gate, up = 8 * torch.randn(2, 5, 96, generator=generator).to(dtype)
+    expected = torch.nn.functional.silu(gate) * up
+    assert torch.allclose(kernels.silu_multiply(gate.clone(), up), expected, rtol=step, atol=1e-5)
 
 
 @needs_compiler

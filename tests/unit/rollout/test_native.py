@@ -88,6 +88,16 @@ def test_same_seed_same_text_whatever_the_batches(max_rows: int) -> None:
     assert ids_of(engine_of(model).generate(prompts, 4, other)) != ids_of(whole)
 
 
+def test_prompt_slots_are_used_again() -> None:
+    """Issue 3: twenty prompts through five slots and four rows: every completion comes, as without limits."""
+    model, prompts = tiny_model("Qwen3"), random_prompts(*range(4, 24))
+    params = SamplingParams(9, seed=3)
+    ends = frozenset(range(0, 259, 9))
+    narrow = engine_of(model, ends, limits=Limits(4)).generate(prompts, 3, params)
+    assert ids_of(narrow) == ids_of(engine_of(model, ends).generate(prompts, 3, params))
+    assert all(ids for group in ids_of(narrow) for ids in group)
+
+
 def test_end_token_is_part_of_the_completion() -> None:
     """Trap 13: the end token closes the ids and has a log-probability; it is not in the text."""
     model, prompts = tiny_model(), random_prompts(5, 5)
