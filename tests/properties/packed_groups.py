@@ -30,14 +30,15 @@ class Shape:
     heads: int = 4
     kv_heads: int = 2
     is_tied: bool = True
+    head_size: int = 8  # the compiled kernels want multiples of 16 (rotary: of 32)
 
 
 def small_model(shape: Shape = Shape(), dtype: torch.dtype = torch.float32) -> Any:
     """Two layers of a Llama with attention that matters."""
     register()
     config = transformers.LlamaConfig(
-        hidden_size=8 * shape.heads,
-        intermediate_size=40,
+        hidden_size=shape.head_size * shape.heads,
+        intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,

@@ -56,14 +56,18 @@ def test_packed_is_plain_in_fp64(name: str) -> None:
 
 
 @pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("head_size", [8, 32])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (3, 1)])
-def test_heads_and_embeddings(heads: int, kv_heads: int, is_tied: bool) -> None:
-    """Issue 3: with 1, 2 and 3 query heads per key head, tied and untied embeddings."""
-    shape = Shape(heads, kv_heads, is_tied)
+def test_heads_and_embeddings(heads: int, kv_heads: int, head_size: int, is_tied: bool) -> None:
+    """Issue 3: with 1, 2 and 3 query heads per key head, tied and untied embeddings: as near to fp64 as the
+    plain path in fp32 is."""
+    shape = Shape(heads, kv_heads, is_tied, head_size)
     for seed in (1, 2):
         for name in ("grpo with KL", "gspo"):
             rows = random_groups(seed)
-            assert are_equal(measure(name, rows, PLAIN, shape), measure(name, rows, PACKED, shape))
+            exact = measure(name, rows, PLAIN, shape, dtype=torch.float64)
+            plain, packed = (gaps(exact, measure(name, rows, s, shape)) for s in (PLAIN, PACKED))
+            assert all(found <= 2 * right + 5e-7 for found, right in zip(packed, plain, strict=True))
 
 
 def test_metrics_do_not_depend_on_packing() -> None:
@@ -134,6 +138,8 @@ def plan_probe(learner: LocalLearner) -> PolicyPass:
     found = learner.model_pass
     assert isinstance(found, PolicyPass)
     assert found.packer.fault is None and found.has_plain_head
+    with found.faster():
+        pass
     return found
 
 

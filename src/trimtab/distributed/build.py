@@ -19,6 +19,7 @@ from trimtab.distributed.worker import (
 )
 from trimtab.models.load import load_causal_lm, load_tokenizer
 from trimtab.models.lora import AdapterOff, add_adapter
+from trimtab.models.memory import keep_freed_memory
 from trimtab.models.value_head import build_critic
 from trimtab.rewards.base import Reward
 from trimtab.rewards.registry import build_reward
@@ -75,6 +76,8 @@ def build_system(
         RewardError: a reward is unknown.
     """
     rl, config = _rl(recipe), recipe.model
+    if config.device == "cpu":
+        keep_freed_memory()
     tokenizer = load_tokenizer(policy_path, config.chat_template)
     model = load_causal_lm(policy_path, config)
     settings = WorkerSettings(

@@ -7,6 +7,7 @@ changes the time and the memory, not the result.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
@@ -20,6 +21,7 @@ from trimtab.distributed.one_pass import one_pass_backward
 from trimtab.functional import logprobs_and_entropy
 from trimtab.functional.head import head_logprobs
 from trimtab.models.attention import UnsupportedAttentionError
+from trimtab.models.fast_modules import fast_modules
 from trimtab.models.forward import token_scores
 from trimtab.models.packed_forward import (
     find_head_fault,
@@ -56,6 +58,10 @@ class Pass(Protocol):
         """Yield row indices and micro-batches, on the model's device."""
         ...
 
+    def faster(self) -> AbstractContextManager[None]:
+        """Let the model run its compiled modules inside the block, where that changes nothing else."""
+        ...
+
     def scores(self, micro: TrainBatch) -> Scores:
         """Score a micro-batch, without entropy."""
         ...
@@ -82,6 +88,10 @@ class Packer:
     def max_tokens(self) -> int:
         """Tokens per micro-batch."""
         return self.settings.max_tokens or choose_max_tokens(self.model)
+
+    def faster(self) -> AbstractContextManager[None]:
+        """See ``Pass``."""
+        return fast_modules(self.model) if self.fault is None else nullcontext()
 
     def split(self, batch: TrainBatch) -> Iterator[tuple[Tensor, TrainBatch]]:
         """Yield row indices and micro-batches on the model's device. Packed: trained rows only."""
@@ -132,6 +142,10 @@ class PolicyPass:
     def split(self, batch: TrainBatch) -> Iterator[tuple[Tensor, TrainBatch]]:
         """See ``Pass``."""
         return self.packer.split(batch)
+
+    def faster(self) -> AbstractContextManager[None]:
+        """See ``Pass``."""
+        return self.packer.faster()
 
     def scores(self, micro: TrainBatch) -> Scores:
         """See ``Pass``."""
@@ -205,6 +219,10 @@ class CriticPass:
     def split(self, batch: TrainBatch) -> Iterator[tuple[Tensor, TrainBatch]]:
         """See ``Pass``."""
         return self.packer.split(batch)
+
+    def faster(self) -> AbstractContextManager[None]:
+        """See ``Pass``."""
+        return self.packer.faster()
 
     def scores(self, micro: TrainBatch) -> Scores:
         """See ``Pass``."""

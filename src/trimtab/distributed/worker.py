@@ -60,7 +60,7 @@ class LocalLearner:
         if self.settings.skip_zero:
             batch, objective = without_idle_rows(batch, objective)
         metrics: dict[str, Tensor] = {}
-        with recomputing(self.module):
+        with recomputing(self.module), self.model_pass.faster():
             for _, micro in self.model_pass.split(batch):
                 merge_shares(metrics, self.model_pass.backward(micro, objective))
         return {name: float(value) for name, value in metrics.items()}
@@ -122,9 +122,10 @@ class Reference:
 def frozen_scores(model_pass: Pass, batch: TrainBatch, what: str) -> Tensor:
     """``logprobs`` or ``values`` at the completion tokens, ``[B, T]`` fp32 on the CPU, 0 elsewhere."""
     out = torch.zeros(batch.token_ids.shape)
-    for index, micro in model_pass.split(batch):
-        found = getattr(model_pass.scores(micro), what)
-        out[index, : found.shape[1]] = found.float().cpu()
+    with model_pass.faster():
+        for index, micro in model_pass.split(batch):
+            found = getattr(model_pass.scores(micro), what)
+            out[index, : found.shape[1]] = found.float().cpu()
     return out * batch.completion_mask.cpu()
 
 
@@ -132,15 +133,19 @@ def frozen_scores(model_pass: Pass, batch: TrainBatch, what: str) -> Tensor:
 def exact_kl(policy: nn.Module, reference: nn.Module, batch: TrainBatch, settings: WorkerSettings) -> Tensor:
     """KL(policy ‖ reference) over the whole vocabulary at each completion token, ``[B, T]`` in nats."""
     models, packer = (policy, reference), Packer(policy, settings)
-    packer.fault = packer.fault or Packer(reference, settings).fault
+    others = Packer(reference, settings)
+    packer.fault = packer.fault or others.fault
     out = torch.zeros(batch.token_ids.shape)
-    for index, micro in packer.split(batch):
-        values = packer.either(
-            micro,
-            lambda plan: plan.scatter(_kl([packed_logits(m, plan) for m in models], settings.temperature)),
-            lambda micro=micro: _padded_kl(models, micro, settings.temperature),  # type: ignore[misc]
-        )
-        out[index, : values.shape[1]] = values.cpu()
+    with packer.faster(), others.faster():
+        for index, micro in packer.split(batch):
+            values = packer.either(
+                micro,
+                lambda plan: plan.scatter(
+                    _kl([packed_logits(m, plan) for m in models], settings.temperature)
+                ),
+                lambda micro=micro: _padded_kl(models, micro, settings.temperature),  # type: ignore[misc]
+            )
+            out[index, : values.shape[1]] = values.cpu()
     return out
 
 

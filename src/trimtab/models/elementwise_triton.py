@@ -11,7 +11,9 @@ _GATED = 1024  # numbers per program
 
 
 class TritonElementwise:
-    """See ``Elementwise``."""
+    """See ``Elementwise``; for one token per row, without gradients."""
+
+    has_gradients = False
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See ``Elementwise``."""

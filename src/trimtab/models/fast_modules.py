@@ -1,8 +1,10 @@
-"""While sampling, some modules of the model run faster equivalents; their parameters stay where they are.
+"""Some modules of the model run faster equivalents for a while; their parameters stay where they are.
 
-RMS norms, gated MLPs and rotary positions run in compiled kernels; on a CPU linear maps also have their
-weights packed for oneDNN, a copy that lives for one call of the engine, so that it is never stale. A kind of
-module is replaced only where its own forward gives the same on a test input.
+RMS norms, gated MLPs and rotary positions run in compiled kernels. On a CPU the stream that the layers add to
+is fp32 meanwhile, also in a bf16 model, while sampling and while learning; and while sampling linear maps
+have their weights packed for oneDNN, a copy that lives for one call of the engine, so that it is never stale.
+A kind of module is replaced only where its own forward gives the same on a test input, and a stream is
+widened only where the whole model still says the same.
 """
 
 from __future__ import annotations
@@ -11,32 +13,53 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.models.elementwise import Elementwise, elementwise_kernels
 from trimtab.models.kv_rows import BLOCK
+from trimtab.models.packed_forward import TOLERANCE
 
 _TOLERANCE = {torch.bfloat16: 0.02, torch.float32: 1e-5}  # relative to the largest number
 _ROTARY = "apply_rotary_pos_emb"  # what transformers' models call it
 _found_equal: dict[tuple[Any, ...], bool] = {}  # kinds of modules that were tried
+_found_wide: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # models that were tried
 
 
 @contextmanager
-def fast_modules(model: nn.Module, rows: int) -> Iterator[None]:
-    """Let ``model`` sample faster inside the block; ``rows`` is the usual batch size."""
+def fast_modules(model: Any, rows: int | None = None) -> Iterator[None]:
+    """Let ``model`` run faster inside the block: to sample, with ``rows`` the usual batch size, or to learn.
+
+    A block to learn covers the backward too: activations may be computed again there.
+    """
     kernels = elementwise_kernels(model)
-    if kernels is None:
+    is_wide = kernels is not None and kernels.has_gradients and _takes_wide_stream(model, kernels)
+    if kernels is None or (rows is None and not is_wide):
         yield
         return
+    with _replaced(model, kernels, rows, is_wide=is_wide):
+        yield
+
+
+@contextmanager
+def _replaced(model: Any, kernels: Elementwise, rows: int | None, *, is_wide: bool) -> Iterator[None]:
     changed: list[nn.Module] = []
-    rotary = _patch_rotary(model, kernels)
+    faster: Callable[..., Tensor] | None
+    has_norms = is_wide or not kernels.has_gradients
+    rotary = _patch_rotary(model, kernels) if has_norms else None
+    embedding = model.get_input_embeddings() if is_wide else None
     try:
         for module in model.modules():
-            faster = _replacement(module, kernels, rows)
+            if "forward" in vars(module):
+                continue
+            if module is embedding:
+                faster = _wide_embedding(module)
+            else:
+                faster = _replacement(module, kernels, rows, has_norms=has_norms)
             if faster is not None:
-                module.forward = faster  # type: ignore[method-assign]
+                module.forward = faster
                 changed.append(module)
         yield
     finally:
@@ -46,14 +69,70 @@ def fast_modules(model: nn.Module, rows: int) -> Iterator[None]:
             setattr(*rotary)
 
 
-def _replacement(module: nn.Module, kernels: Elementwise, rows: int) -> Callable[..., Tensor] | None:
-    if type(module) is nn.Linear and "forward" not in vars(module):
-        return _packed_linear(module, rows)
+def _replacement(
+    module: nn.Module, kernels: Elementwise, rows: int | None, *, has_norms: bool
+) -> Callable[..., Tensor] | None:
+    if type(module) is nn.Linear:
+        return None if rows is None else _packed_linear(module, rows)
     if type(module).__name__.endswith("RMSNorm"):
-        return _rms_norm(module, kernels)
+        return _rms_norm(module, kernels) if has_norms else None
     if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
         return _gated_mlp(module, kernels)
     return None
+
+
+def _wide_embedding(module: nn.Module) -> Callable[..., Tensor]:
+    own = module.forward
+    if type(module) is not nn.Embedding or module.max_norm is not None or module.scale_grad_by_freq:
+        return lambda ids: own(ids).float()
+    padding = -1 if module.padding_idx is None else module.padding_idx
+    return lambda ids: _WideEmbedding.apply(ids, module.weight, padding)  # type: ignore[no-untyped-call]
+
+
+class _WideEmbedding(torch.autograd.Function):
+    """Embeddings as fp32. Their gradient adds up in fp32 over the tokens that occur; torch's own visits the
+    whole vocabulary in the weight's precision, which took 5 % of a training step."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.like, ctx.padding = weight, padding
+        return weight[ids].float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        ids = ctx.saved_tensors[0].flatten()
+        used, place = ids.unique(return_inverse=True)
+        sums = torch.zeros(len(used), ctx.like.shape[1], device=ids.device)
+        sums.index_add_(0, place, grads[0].flatten(0, -2))
+        sums[used == ctx.padding] = 0.0
+        total = torch.zeros_like(ctx.like)
+        total[used] = sums.to(total.dtype)
+        return None, total, None
+
+
+def _takes_wide_stream(model: Any, kernels: Elementwise) -> bool:
+    """Whether the model says the same with its stream in fp32, found out by trying, once."""
+    if (known := _found_wide.get(model)) is not None:
+        return known
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = torch.randint(vocabulary, (1, 24), generator=torch.Generator().manual_seed(0)).to(model.device)
+    try:
+        with torch.no_grad():
+            plain = _output(model, ids)
+            with _replaced(model, kernels, None, is_wide=True):
+                wide = _output(model, ids)
+        difference = float((wide - plain).pow(2).mean().sqrt() / plain.std())
+        is_same = difference <= TOLERANCE[model.dtype]
+    except Exception:  # any failure of an unknown architecture means: leave its stream alone
+        is_same = False
+    _found_wide[model] = is_same
+    return is_same
+
+
+def _output(model: Any, ids: Tensor) -> Tensor:
+    found = model(input_ids=ids, use_cache=False)
+    return (found.logits if hasattr(found, "logits") else found.last_hidden_state).float()
 
 
 def _packed_linear(module: nn.Linear, rows: int) -> Callable[[Tensor], Tensor] | None:
@@ -111,18 +190,26 @@ def _is_equal(module: nn.Module, faster: Callable[[Tensor], Tensor], weight: Ten
 
 def _patch_rotary(model: Any, kernels: Elementwise) -> tuple[Any, str, Any] | None:
     """Replace the rotary function in the file that defines the model; returns how to put it back."""
-    file = sys.modules[type(model).__module__]
-    original = getattr(file, _ROTARY, None)
-    if original is None:
+    files = (sys.modules[type(module).__module__] for module in model.modules())
+    file = next((file for file in files if hasattr(file, _ROTARY)), None)
+    if file is None:
         return None
+    original = getattr(file, _ROTARY)
 
     def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any) -> Any:
-        is_step = q.shape[2] == 1 and cos.dim() == 3 and cos.shape[::2] == (q.shape[0], q.shape[3])
-        same = q.dtype == k.dtype == cos.dtype == sin.dtype == model.dtype
-        if args or kwargs or not (is_step and same and q.shape[3] % (2 * BLOCK) == 0):
-            return original(q, k, cos, sin, *args, **kwargs)
-        cos, sin = cos.contiguous(), sin.contiguous()
-        return kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
+        if not (args or kwargs) and _can_rotate(kernels, q, k, cos, model.dtype):
+            cos, sin = cos.contiguous(), sin.contiguous()
+            return kernels.rotate(q, cos, sin), kernels.rotate(k, cos, sin)
+        turned = original(q, k, cos, sin, *args, **kwargs)
+        return tuple(x.to(q.dtype) for x in turned)
 
     setattr(file, _ROTARY, rotary)
     return file, _ROTARY, original
+
+
+def _can_rotate(kernels: Elementwise, q: Tensor, k: Tensor, cos: Tensor, dtype: torch.dtype) -> bool:
+    batch, _, tokens, size = q.shape
+    is_plain = cos.dim() == 3 and cos.shape[1:] == (tokens, size) and cos.shape[0] in (1, batch)
+    if not (is_plain and q.dtype == k.dtype == dtype and size % (2 * BLOCK) == 0):
+        return False
+    return kernels.has_gradients or (tokens == 1 and cos.shape[0] == batch and cos.dtype == dtype)

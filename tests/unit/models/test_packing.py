@@ -10,6 +10,7 @@ from tests.unit.models.tiny import tiny_model
 from torch import Tensor
 
 from trimtab.models.attention import ScoreRule, UnsupportedAttentionError
+from trimtab.models.packed_compiled import compiled_kernel
 from trimtab.models.packed_context import PackedContext, block_mask
 from trimtab.models.packed_forward import find_head_fault, find_packing_fault, packed_hidden, packed_logits
 from trimtab.models.packing import PackPlan, can_pack, make_plan, split_by_tokens
@@ -103,7 +104,7 @@ def plan_of_many(seed: int = 0) -> PackPlan:
 def attend(plan: PackPlan, inputs: list[Tensor], grad: Tensor, is_masked: bool) -> list[Tensor]:
     """Output and the gradients of query, key and value."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    context, rule = PackedContext(plan), ScoreRule(0.3)
+    context, rule = PackedContext(plan), ScoreRule(inputs[0].shape[-1] ** -0.5)
     if is_masked:
         output = context._masked(leaves[0], leaves[1], leaves[2], rule).transpose(1, 2)
     else:
@@ -112,21 +113,42 @@ def attend(plan: PackPlan, inputs: list[Tensor], grad: Tensor, is_masked: bool) 
     return [output.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
 
+@pytest.mark.parametrize("size", [8, 16, 80])  # 8: torch's kernel in parts; the others: ours, compiled
 @pytest.mark.parametrize("heads", [(2, 2), (4, 2), (6, 2)])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-6), (torch.bfloat16, 2e-2)]
 )
-def test_attention_is_that_of_a_mask(heads: tuple[int, int], dtype: torch.dtype, tolerance: float) -> None:
+def test_attention_is_that_of_a_mask(
+    size: int, heads: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
     """Issue 3: outputs and gradients of the parts, joined, are those of one masked softmax over the row."""
     for seed in range(3):
         plan, draw = plan_of_many(seed), torch.Generator().manual_seed(seed)
         length = plan.input_ids.shape[1]
-        shapes = [(1, length, count, 8) for count in (heads[0], heads[1], heads[1])]
+        shapes = [(1, length, count, size) for count in (heads[0], heads[1], heads[1])]
         inputs = [torch.randn(shape, generator=draw).to(dtype).transpose(1, 2) for shape in shapes]
-        grad = torch.randn(1, length, heads[0], 8, generator=draw)
+        grad = torch.randn(1, length, heads[0], size, generator=draw)
         exact = attend(plan, [x.double() for x in inputs], grad, is_masked=True)
         for found, right in zip(attend(plan, inputs, grad, is_masked=False), exact, strict=True):
             assert float((found.double() - right).abs().max() / right.abs().max()) <= tolerance
+
+
+@pytest.mark.parametrize("lengths", [(1, 40, 33), (70, 1, 130), (65, 64, 31)])
+def test_long_stretches_cross_every_edge_of_the_compiled_kernel(lengths: tuple[int, int, int]) -> None:
+    """Issue 3: prompts and completions longer than its blocks, ten completions to a prompt."""
+    prompt, *others = lengths
+    draw = torch.Generator().manual_seed(0)
+    answers = [torch.randint(200, 900, (others[n % 2],), generator=draw).tolist() for n in range(10)]
+    rows = [(list(range(1, prompt + 1)), answer) for answer in answers]
+    plan = make_plan(batch(*rows, (C, list(range(1000, 1000 + prompt)))))
+    length = plan.input_ids.shape[1]
+    inputs = [torch.randn(1, length, count, 16, generator=draw).transpose(1, 2) for count in (3, 1, 1)]
+    grad = torch.randn(1, length, 3, 16, generator=draw)
+    if compiled_kernel(plan, inputs[0]) is None:
+        pytest.skip("no compiler")
+    exact = attend(plan, [x.double() for x in inputs], grad, is_masked=True)
+    for found, right in zip(attend(plan, inputs, grad, is_masked=False), exact, strict=True):
+        assert float((found.double() - right).abs().max() / right.abs().max()) <= 2e-6
 
 
 def test_the_mask_by_hand() -> None:
