@@ -220,6 +220,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--beta", type=float, default=0.001, help="weight of the KL (0.001)")
     parser.add_argument("--microbatch", type=int, default=8, help="TRL's rows per forward pass (8)")
     parser.add_argument("--pairs", type=int, help="pairs of steps (5; 3 with --quick)")
+    parser.add_argument("--steps", type=int, help="timed steps of each size of a sweep (3; 1 with --quick)")
     parser.add_argument(
         "--trl",
         type=lambda text: text.split(","),
@@ -228,6 +229,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", choices=("gate", "steps", "ablations", "sweeps"), help="one part")
     args = parser.parse_args()
     args.pairs = args.pairs or (3 if args.quick else 5)
+    args.steps = args.steps or (1 if args.quick else 3)
     args.trl = args.trl or (["tuned"] if args.quick else ["default", "tuned"])
     return args
 
@@ -259,7 +261,7 @@ def main() -> int:
     if "ablations" in parts:
         results["ablations"] = ablations(spec, 2 if args.quick else args.pairs, args.seed)
     if "sweeps" in parts:
-        results["sweeps"] = sweeps(spec, 1 if args.quick else 3, is_quick=args.quick)
+        results["sweeps"] = sweeps(spec, args.steps, is_quick=args.quick)
     results["seconds"] = time.perf_counter() - start
     save(results, args.json)
     return 0
