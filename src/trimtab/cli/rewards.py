@@ -1,4 +1,4 @@
-"""List the rewards there are, or score completions with one."""
+"""List the rewards there are, score completions with one, or attack one."""
 
 from __future__ import annotations
 
@@ -18,34 +18,55 @@ _SCORED = ("prompt", "completion")
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add `rewards list` and `rewards score`."""
-    actions = parser.add_subparsers(dest="action", metavar="list|score", required=True)
+    """Add `rewards list`, `rewards score` and `rewards audit`."""
+    actions = parser.add_subparsers(dest="action", metavar="list|score|audit", required=True)
     actions.add_parser("list", help="the rewards that have a name")
     scoring = actions.add_parser(
         "score",
         help="score the rows of a file",
         description="Write one {value, parts, error} per row. value null: the reward abstained.",
     )
-    scoring.add_argument("reward", metavar="NAME|FILE.py:function", help="a reward's name, or your function")
     scoring.add_argument(
         "--data", required=True, metavar="FILE", help="rows with prompt, completion and the reward's columns"
     )
-    scoring.add_argument("--json", metavar="FILE", help="where to write the results (the terminal)")
-    scoring.add_argument("--reward-model", metavar="DIR", help="a reward model, for rewards that use one")
-    scoring.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="a keyword argument of the reward"
+    auditing = actions.add_parser(
+        "audit",
+        help="attack a reward: what does it pay for?",
+        description="Score texts that answer nothing; exit code 1 when one is paid too well.",
     )
+    auditing.add_argument("--data", metavar="FILE", help="rows with a prompt and a good completion (sales)")
+    auditing.add_argument("--rounds", type=int, default=20, help="generations of the search (20)")
+    auditing.add_argument("--seed", type=int, default=0, help="seed of the search (0)")
+    auditing.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="largest share of an honest reward that is accepted (0.5)",
+    )
+    for action in (scoring, auditing):
+        action.add_argument(
+            "reward", metavar="NAME|FILE.py:function", help="a reward's name, or your function"
+        )
+        action.add_argument("--json", metavar="FILE", help="where to write the results (the terminal)")
+        action.add_argument("--reward-model", metavar="DIR", help="a reward model, for rewards that use one")
+        action.add_argument(
+            "--option",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="a keyword argument of the reward",
+        )
 
 
 def execute(args: argparse.Namespace) -> int:
-    """List or score; return the exit code."""
-    return _list() if args.action == "list" else _score(args)
+    """List, score or audit; return the exit code."""
+    return {"list": lambda _: _list(), "score": _score, "audit": _audit}[args.action](args)
 
 
 def _list() -> int:
     from trimtab.rewards.registry import REWARDS
 
-    rows = [[name, ", ".join(_options_of(REWARDS[name]))] for name in sorted(REWARDS)]
+    rows = [[name, ", ".join(_options_of(REWARDS[name])) or "none"] for name in sorted(REWARDS)]
     print(table(["name", "options"], rows, right=False))
     print("Your own: FILE.py:function, f(prompts, completions, **columns) -> list of numbers.")
     return 0
@@ -65,18 +86,61 @@ def _score(args: argparse.Namespace) -> int:
         {"value": result.value, "parts": dict(result.parts), "error": result.error}
         for result in call_reward(reward, samples)
     ]
-    text = json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False)
     if args.json is None:
-        print(text)
+        print(_as_json(results))
         return 0
-    try:
-        Path(args.json).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--json {args.json} cannot be written: {error.strerror or error}.") from None
+    _write(args.json, results)
     values = [result["value"] for result in results if result["value"] is not None]
     mean = f"mean {sum(values) / len(values):.4g}, " if values else ""
     print(f"{len(results)} rows: {mean}{len(results) - len(values)} abstained; written to {args.json}")
     return 0
+
+
+def _as_json(what: Any) -> str:
+    return json.dumps(what, ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def _write(path: str, what: Any) -> None:
+    try:
+        Path(path).write_text(_as_json(what) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--json {path} cannot be written: {error.strerror or error}.") from None
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from trimtab.rewards.audit import audit_reward
+
+    samples = load_samples(args.data) if args.data else _honest_sales(args.seed)
+    reward = build_one(args.reward, _options(args.option), args.reward_model)
+    report = audit_reward(reward, samples, rounds=args.rounds, seed=args.seed)
+    rows = [["honest answers", f"{report.honest:.3f}", "", ""]]
+    for attack in report.attacks:
+        share = report.share(attack.mean)
+        shown = "" if share is None else f"{share:.2f}"
+        rows.append([attack.name, f"{attack.mean:.3f}", shown, " ".join(attack.example.split())[:48]])
+    print(table(["what was scored", "reward", "share", "for example"], rows, right=False))
+    if args.json is not None:
+        _write(args.json, asdict(report))
+    if report.exploit is None:
+        print("Honest answers earn no more than an empty one: this reward cannot tell them apart.")
+        return 1
+    is_fine = report.exploit <= args.threshold
+    verdict = "within" if is_fine else "above"
+    print(f"Exploit score {report.exploit:.2f}, {verdict} the threshold of {args.threshold:g}.")
+    return 0 if is_fine else 1
+
+
+def _honest_sales(seed: int, count: int = 24) -> list[Any]:
+    """Prompts of the sales task with good answers to them."""
+    from trimtab.tasks.sales import generate_preferences
+    from trimtab.types import Prompt, Sample
+
+    return [
+        Sample(Prompt(str(number), ({"role": "user", "content": row["prompt"]},)), row["chosen"])
+        for number, row in enumerate(generate_preferences(count, seed))
+    ]
 
 
 def build_one(name: str, options: dict[str, Any], reward_model: str | None) -> Any:

@@ -24,6 +24,9 @@ class RewardSpec(Section):
 
     name: str = Field(description="A registered reward, or `FILE.py:function`.")
     weight: float = Field(1.0, description="Weight in the sum; negative punishes.")
+    gate: bool = Field(
+        False, description="A hard gate: below 0.5 the whole reward is 0 at most; it adds nothing to the sum."
+    )
     options: dict[str, str | int | float | bool | list[str]] = Field(
         default_factory=dict, description="Keyword arguments of the reward."
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from trimtab.errors import RewardError
 from trimtab.rewards.base import Reward, call_reward, check_result
 from trimtab.types import RewardResult, Sample
+
+OPEN = 0.5  # smallest value of a gate that lets the other components count
 
 
 class CombinedReward:
@@ -15,6 +17,10 @@ class CombinedReward:
     A component that fails (an error, an exception, a value that is not a finite number) makes the sample
     abstain with the reason. One that does not apply (None without an error) is left out of the sum; when all
     are left out the sample abstains. ``clip`` bounds the sum to ± clip, before anything normalises it.
+
+    ``gates`` are the components (by number) that are not added: where one is below 0.5 the whole is 0 at
+    most, so that no other component can buy what it forbids (R24). All gates and no sum: 1 when they are
+    open.
 
     Example:
         >>> from trimtab.rewards.rules import length, list_format
@@ -26,7 +32,12 @@ class CombinedReward:
 
     name = "total"
 
-    def __init__(self, components: Sequence[tuple[Reward, float]], clip: float | None = None) -> None:
+    def __init__(
+        self,
+        components: Sequence[tuple[Reward, float]],
+        clip: float | None = None,
+        gates: Collection[int] = (),
+    ) -> None:
         if not components:
             raise RewardError("No reward is configured: name at least one in rl.rewards, such as 'sales'.")
         if clip is not None and not clip > 0:
@@ -34,6 +45,7 @@ class CombinedReward:
         self.components = tuple(components)
         self.names = _unique([reward.name for reward, _ in components])
         self.clip = clip
+        self.gates = frozenset(gates)
         self.num_errors = 0  # samples that abstained because a component failed, since the start
 
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
@@ -51,21 +63,28 @@ class CombinedReward:
                 tell(step)
 
     def _combine(self, results: Sequence[RewardResult]) -> RewardResult:
-        total: float | None = None
+        total: float | None = 1.0 if len(self.gates) == len(self.components) else None
+        is_closed = False
         parts: dict[str, float] = {}
         errors: list[str] = []
-        for name, (_, weight), given in zip(self.names, self.components, results, strict=True):
+        for number, (name, given) in enumerate(zip(self.names, results, strict=True)):
+            weight = self.components[number][1]
             # A component may be a user's own class: its values are checked like any other.
             result = given if given.value is None else check_result(given.value, name)
             parts |= {f"{name}/{part}": value for part, value in given.parts.items()}
             error = given.error or result.error
             if error:
                 errors.append(error)
+            elif result.value is not None and number in self.gates:
+                parts[name] = result.value
+                is_closed = is_closed or result.value < OPEN
             elif result.value is not None:
                 parts[name] = result.value
                 total = (total or 0.0) + weight * result.value
         if errors:
             return RewardResult(None, parts, "; ".join(errors))
+        if is_closed:
+            total = min(0.0, total or 0.0)
         checked = check_result(total, self.name)
         if checked.value is None or self.clip is None:
             return RewardResult(checked.value, parts, checked.error)

@@ -10,11 +10,13 @@ from typing import Any
 
 from trimtab.config import RewardSpec
 from trimtab.errors import RewardError, nearest
-from trimtab.rewards import rules
+from trimtab.rewards import business, rules
 from trimtab.rewards.adapters import reward_from_file
 from trimtab.rewards.base import Reward
+from trimtab.rewards.code_tests import code_reward
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.final_number import final_number_reward
+from trimtab.rewards.math_answer import math_reward
 from trimtab.rewards.sales import SalesVerifiableReward
 from trimtab.rewards.user_file import is_user_file
 
@@ -97,6 +99,12 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "same_names": _plain(rules.same_names),
     "list_format": _plain(rules.list_format),
     "final_number": _plain(final_number_reward),
+    "no_invented_price": _plain(business.no_invented_price),
+    "discount_limit": _plain(business.discount_limit),
+    "no_promise": _plain(business.no_promise),
+    "no_personal_data": _plain(business.no_personal_data),
+    "math": _plain(math_reward),
+    "code": _plain(code_reward),
     "arithmetic": _plain(_arithmetic),
 }
 
@@ -124,7 +132,8 @@ def build_reward(
         ['sales', 'language']
     """
     context = _Context(reward_model, device)
-    return CombinedReward([(_build_one(spec, context), spec.weight) for spec in specs], clip)
+    gates = [number for number, spec in enumerate(specs) if spec.gate]
+    return CombinedReward([(_build_one(spec, context), spec.weight) for spec in specs], clip, gates)
 
 
 def uses_reward_model(specs: Sequence[RewardSpec]) -> bool:

@@ -1,0 +1,178 @@
+"""What runs inside the sandbox: standard library only, started as ``python -I -S -c SOURCE``.
+
+It takes one job on stdin and answers on stdout, then ends. Every case runs in a process of its own, forked
+from here; what comes back is a value or the captured output, never a judgement: what is expected is not
+known in here. Nothing that this process says can be trusted, since the solution runs under the same user.
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+import types
+
+_CHUNK = 65536
+_MAX_DEPTH = 40
+
+
+def main():
+    """Announce readiness, read one job, answer case by case."""
+    jobs, replies = os.dup(0), os.dup(1)
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nothing, number)
+    _write(replies, b"ready\n")
+    job = json.loads(_read_all(jobs))
+    os.close(jobs)
+    for index, case in enumerate(job["cases"]):
+        reply = {"nonce": job["nonce"], "case": index, **_run_case(job, case, replies)}
+        _write(replies, json.dumps(reply).encode() + b"\n")
+    os._exit(0)
+
+
+def _run_case(job, case, replies):
+    """Fork, let the child run the case, and wait for what it says; at the end of its time it is killed."""
+    answer, say = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(answer)
+            os.close(replies)
+            os.setsid()
+            (_call if "fn" in case else _talk)(job["code"], case, say)
+        except BaseException as error:
+            _say(say, {"error": _describe(error)})
+        finally:
+            os._exit(0)
+    os.close(say)
+    found = _collect(answer, job["seconds_per_case"], job["max_output"])
+    os.close(answer)
+    for target in (-pid, pid):
+        _quietly(os.kill, target, signal.SIGKILL)
+    _quietly(os.waitpid, pid, 0)
+    return found
+
+
+def _collect(answer, seconds, limit):
+    """The line that the child wrote, within time and size."""
+    end, parts, size = time.monotonic() + seconds, [], 0
+    while True:
+        left = end - time.monotonic()
+        if left <= 0:
+            return {"error": "timeout"}
+        if not select.select([answer], [], [], left)[0]:
+            return {"error": "timeout"}
+        part = os.read(answer, _CHUNK)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            return {"error": "too much output"}
+        if part.endswith(b"\n"):  # processes that it left behind may hold the pipe open
+            break
+    try:
+        found = json.loads(b"".join(parts))
+    except ValueError:
+        return {"error": "no result"}
+    return (
+        found
+        if type(found) is dict and set(found) <= {"value", "output", "error"}
+        else {"error": "no result"}
+    )
+
+
+def _call(code, case, say):
+    """Run the solution as a module and call one of its functions."""
+    module = types.ModuleType("solution")
+    sys.modules["solution"] = module
+    exec(compile(code, "solution.py", "exec"), module.__dict__)
+    function = module.__dict__.get(case["fn"])
+    if function is None and isinstance(module.__dict__.get("Solution"), type):
+        function = getattr(module.Solution(), case["fn"], None)
+    if function is None:
+        _say(say, {"error": "there is no function " + case["fn"]})
+        return
+    _say(say, {"value": _plain(function(*case["args"]), 0)})
+
+
+def _talk(code, case, say):
+    """Run the solution as a script: the input on its stdin, its stdout in a file in memory."""
+    source, sink = _memory_file(case["input"].encode()), _memory_file(b"")
+    os.dup2(source, 0)
+    os.dup2(sink, 1)
+    sys.stdin = os.fdopen(os.dup(0), encoding="utf-8")
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    error = None
+    try:
+        exec(compile(code, "solution.py", "exec"), module.__dict__)
+    except SystemExit as end:
+        error = None if end.code in (None, 0) else f"exit code {end.code}"
+    _quietly(sys.stdout.flush)
+    if error is not None:
+        _say(say, {"error": error})
+        return
+    size = os.fstat(sink).st_size
+    _say(say, {"output": os.pread(sink, size, 0).decode("utf-8", "replace")})
+
+
+def _memory_file(content):
+    file = os.memfd_create("case")
+    os.write(file, content)
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
+
+
+def _plain(value, depth):
+    """A value of plain types only, exactly those: a subclass that lies about equality is none."""
+    kind = type(value)
+    if depth > _MAX_DEPTH:
+        raise ValueError("the result is nested too deeply")
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind in (list, tuple):
+        return [_plain(item, depth + 1) for item in value]
+    if kind is dict:
+        return {"dict": [[_plain(k, depth + 1), _plain(v, depth + 1)] for k, v in value.items()]}
+    if kind in (set, frozenset):
+        return {"set": [_plain(item, depth + 1) for item in value]}
+    raise TypeError("the result has a value of type " + kind.__name__)
+
+
+def _quietly(function, *arguments):
+    try:
+        function(*arguments)
+    except (OSError, ValueError):
+        return
+
+
+def _describe(error):
+    try:
+        return (type(error).__name__ + ": " + str(error))[:300]
+    except BaseException:
+        return "an error that cannot be shown"
+
+
+def _say(pipe, what):
+    _write(pipe, json.dumps(what).encode() + b"\n")
+    os.close(pipe)
+
+
+def _write(file, content):
+    while content:
+        content = content[os.write(file, content) :]
+
+
+def _read_all(file):
+    parts = []
+    while part := os.read(file, _CHUNK):
+        parts.append(part)
+    return b"".join(parts)
+
+
+if __name__ == "__main__":
+    main()

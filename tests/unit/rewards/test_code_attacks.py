@@ -1,0 +1,129 @@
+"""Issue 4: what `threats.md` lists against code rewards, and more: nothing is paid, nothing is left
+behind."""
+
+from __future__ import annotations
+
+import os
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.rewards.benign import EXPRESSIONS
+
+from trimtab.rewards.code_tests import CodeReward, code_reward
+from trimtab.rewards.sandbox import Limits, Sandbox
+from trimtab.rewards.sandbox.levels import bubblewrap_fault
+from trimtab.types import Prompt, Sample
+
+pytestmark = pytest.mark.skipif(
+    bubblewrap_fault() is not None, reason=f"no sandbox of level 3 here: {bubblewrap_fault()}"
+)
+
+CALLS = [{"fn": "double", "args": [n], "expected": 2 * n} for n in (1, 7, -3)]
+TALKS = [{"input": f"{n}\n", "output": f"{2 * n}\n"} for n in (1, 7, -3)]
+
+ATTACKS = tomllib.loads(Path(__file__).with_name("attacks.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def reward() -> Iterator[CodeReward]:
+    """The reward with short limits."""
+    made = code_reward(seconds_per_case=0.5, memory_mib=256)
+    yield made
+    made.pool.close()
+
+
+def sample(completion: str, tests: object) -> Sample:
+    """A row with its tests."""
+    return Sample(Prompt("0", ({"role": "user", "content": "Double it."},), {"tests": tests}), completion)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_earns_nothing(name: str, reward: CodeReward, tmp_path: Path) -> None:
+    """Paid 0 in both forms of tests, in time, and no file outside."""
+    outside = Path("/tmp") / f"trimtab-{os.getpid()}-attack"
+    code = ATTACKS[name]["code"].replace("@OUTSIDE@", str(outside)).replace("@REPOSITORY@", __file__)
+    start = time.monotonic()
+    results = reward.score([sample(code, CALLS), sample(code, TALKS)])
+    assert [result.value for result in results] == [0.0, 0.0], (name, results)
+    assert time.monotonic() - start < 12.0
+    assert not outside.exists()
+
+
+def test_right_answers_are_paid_and_the_next_one_is_not_poisoned(reward: CodeReward) -> None:
+    """After all of that: right programs, in both forms, fenced or bare, are paid."""
+    right = "def double(x):\n    return x * 2\n"
+    talk = "print(2 * int(input()))"
+    rows = [sample(right, CALLS), sample(f"So:\n```python\n{right}```\nDone.", CALLS), sample(talk, TALKS)]
+    assert [result.value for result in reward.score(rows)] == [1.0, 1.0, 1.0]
+
+
+def test_a_hundred_harmless_programs_pass() -> None:
+    """What solutions of tasks look like, standard library included; expected is what they give out here."""
+    assert len(EXPRESSIONS) >= 100
+    rows = []
+    for imports, expression, value in EXPRESSIONS:
+        code = f"{imports}\ndef solve(x):\n    return {expression}\n"
+        names: dict[str, Any] = {}
+        exec(code, names)
+        rows.append(
+            sample(code, [{"fn": "solve", "args": [value], "expected": _plain(names["solve"](value))}])
+        )
+    made = code_reward()
+    results = made.score(rows)
+    made.pool.close()
+    failed = [e for (_, e, _), result in zip(EXPRESSIONS, results, strict=True) if result.value != 1.0]
+    assert failed == []
+
+
+def _plain(value: Any) -> Any:
+    """As a row of data could have it: a set as a list, tuples as lists."""
+    if isinstance(value, (set, frozenset, tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def test_nothing_stays() -> None:
+    """A daemon that left its session dies with its sandbox, and the cgroups are removed."""
+    box = Sandbox("bubblewrap", Limits(seconds_per_case=1.0, seconds=5.0))
+    folders = list(box.group.folders)
+    code = ATTACKS["double fork and daemon"]["code"].replace("@OUTSIDE@", "/proc/none")
+    found = box.run({"code": code, "cases": [{"fn": "double", "args": [1]}]})
+    assert found.fault is None
+    assert box.process.returncode is not None
+    assert not any(folder.exists() for folder in folders)
+    if not folders:
+        pytest.skip("no cgroup may be made here, so nobody knows who belonged to it")
+
+
+def test_the_host_is_bounded() -> None:
+    """Where cgroups may be made, a fork bomb meets the limit of processes, a memory bomb that of memory."""
+    limits = Limits(seconds_per_case=1.0, seconds=5.0, memory_mib=128, processes=16)
+    box = Sandbox("bubblewrap", limits)
+    if not box.group.is_complete:
+        box.end()
+        pytest.skip("no cgroup may be made here")
+    code = """
+import os
+def count():
+    made = 0
+    try:
+        while True:
+            if os.fork() == 0:
+                while True: pass
+            made += 1
+    except OSError:
+        return made
+def fill():
+    parts = []
+    try:
+        while True: parts.append(bytearray(2**20))
+    except MemoryError:
+        return len(parts)
+"""
+    found = box.run({"code": code, "cases": [{"fn": "count", "args": []}, {"fn": "fill", "args": []}]})
+    assert found.replies[0]["value"] < 16
+    assert found.replies.get(1, {}).get("value", 0) <= 2 * 128
