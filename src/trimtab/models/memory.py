@@ -18,7 +18,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep what is freed for the next tensor, instead of giving it back page by page.
 
     A step on a CPU frees and takes the same gigabytes again and again, and the system clears each page that
-    it hands out: measured 5 % of a training step. Peak memory stays the same.
+    it hands out: measured 3 to 5 % of a training step. Peak memory stays the same.
     Elsewhere than in glibc: nothing.
     """
     try:

@@ -24,6 +24,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.rewards.sandbox.launcher import load_filter
+from trimtab.rewards.sandbox.seccomp import seccomp_filter
+
 _CHUNK = 65536
 _START_SECONDS = 60.0
 _GRACE_SECONDS = 5.0  # of the server, after its child's deadline
@@ -193,7 +196,7 @@ def _isolate(say: int) -> int:
 
 
 def _limit(seconds: float, memory_mib: int) -> None:
-    """No files written, no processes started, bounded memory and time."""
+    """No files written, no programs or sockets, bounded memory and time."""
     cpu = int(seconds) + 1
     for name, value in (
         ("RLIMIT_AS", memory_mib * 2**20),
@@ -206,6 +209,7 @@ def _limit(seconds: float, memory_mib: int) -> None:
         hard = resource.getrlimit(number)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(number, (value, value))
+    load_filter(seccomp_filter(allows_programs=False))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 

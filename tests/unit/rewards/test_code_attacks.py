@@ -42,7 +42,7 @@ def sample(completion: str, tests: object) -> Sample:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_earns_nothing(name: str, reward: CodeReward, tmp_path: Path) -> None:
+def test_an_attack_earns_nothing(name: str, reward: CodeReward) -> None:
     """Paid 0 in both forms of tests, in time, and no file outside."""
     outside = Path("/tmp") / f"trimtab-{os.getpid()}-attack"
     code = ATTACKS[name]["code"].replace("@OUTSIDE@", str(outside)).replace("@REPOSITORY@", __file__)
@@ -84,6 +84,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset, tuple, list)):
         return [_plain(item) for item in value]
     return value
+
+
+def test_what_a_solution_sees_of_the_machine() -> None:
+    """Its own few processes, a host name that is not this one's, nothing that can be written but /tmp."""
+    code = """
+import os
+def look():
+    writable = []
+    for folder in ("/", "/dev", "/usr", "/root", "/lib", "/tmp", "/dev/shm"):
+        try:
+            open(folder + "/x", "w").close()
+            writable.append(folder)
+        except OSError:
+            pass
+    return [os.getpid() < 20, os.uname().nodename, writable, os.getuid() != 0]
+"""
+    box = Sandbox("bubblewrap", Limits(seconds_per_case=2.0, seconds=5.0))
+    found = box.run({"code": code, "cases": [{"fn": "look", "args": []}]})
+    assert found.replies[0]["value"] == [True, "sandbox", ["/tmp", "/dev/shm"], True]
 
 
 def test_nothing_stays() -> None:

@@ -24,6 +24,7 @@ CASES = [{"fn": "f", "args": [1], "expected": 2}, {"input": "1", "output": "2"}]
         ("a\n```py\nx = 1\n```\nb\n```\ny = 2\n```\nc", "y = 2\n"),
         ("```json\n{}\n```\n", None),
         ("```python\nprint(1)", None),
+        ("```python\nx = 1\n```\n```python\ny = 2", None),
         ("````python\ns = '''\n```\n'''\n````", "s = '''\n```\n'''\n"),
         ("", None),
         ("print(1)\0", None),

@@ -74,10 +74,11 @@ def test_a_hang_ends_at_its_deadline_and_poisons_nothing() -> None:
     pool = ForkedPool("tests.unit.rewards.test_math_answer:act", workers=1, seconds=0.5)
     try:
         start = time.monotonic()
-        acts = ["hang", "ok", "exit", "ok", "poison", "ok", "forge", "ok", "write", "ok"]
+        acts = ["hang", "ok", "exit", "ok", "poison", "ok", "forge", "ok", "write", "ok", "program", "ok"]
         replies = pool.map([{"what": what} for what in acts])
         assert time.monotonic() - start < 20.0
-        assert [reply.value for reply in replies[1::2]] == ["fine"] * 5
+        assert [reply.value for reply in replies[1::2]] == ["fine"] * 6
+        assert replies[8].value is None and replies[10].value == "denied"
         assert replies[0].error == "timeout" and replies[2].error == "crash"
         assert not any(reply.is_fault for reply in replies)
     finally:
@@ -106,4 +107,9 @@ def act(what: str) -> str:
     if what == "write":
         with open("/tmp/trimtab-forked", "w") as file:
             file.write("x")
+    if what == "program":
+        try:
+            os.execv("/bin/true", ["true"])
+        except PermissionError:
+            return "denied"
     return "fine"

@@ -46,7 +46,7 @@ def main():
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     if spec["loads_filter"]:
-        _load(program)
+        load_filter(program)
     command = [str(opened["filter"]) if word == "{filter}" else word for word in spec["command"]]
     os.execve(f"/proc/self/fd/{executable}", command, spec["environment"])
 
@@ -61,7 +61,7 @@ def _mount(places):
             raise OSError(ctypes.get_errno(), "mount " + source)
 
 
-def _load(program):
+def load_filter(program):
     """Forbid new privileges, and install a seccomp filter on this process for good."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
