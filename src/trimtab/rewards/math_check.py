@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from fractions import Fraction
+from typing import Any
 
 _MAX_LENGTH = 400
 # What no answer needs and what an evaluator could be led astray by: attributes, dunders, quotes, brackets
@@ -212,7 +213,7 @@ def _is_prose(text: str, gold: str) -> bool:
     return any(word not in _FUNCTIONS and word not in _UNITS and word not in gold for word in words)
 
 
-def _math_verify():  # type: ignore[no-untyped-def]
+def _math_verify() -> tuple[Any, Any, Any]:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)

@@ -4,6 +4,8 @@ behind."""
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -18,9 +20,14 @@ from trimtab.rewards.sandbox import Limits, Sandbox
 from trimtab.rewards.sandbox.levels import bubblewrap_fault
 from trimtab.types import Prompt, Sample
 
-pytestmark = pytest.mark.skipif(
-    bubblewrap_fault() is not None, reason=f"no sandbox of level 3 here: {bubblewrap_fault()}"
-)
+
+def has_user_namespaces() -> bool:
+    """Whether a process here may make a user namespace: then the sandbox must work."""
+    code = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x10000000) != 0)"
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not has_user_namespaces(), reason="no user namespaces here")
 
 CALLS = [{"fn": "double", "args": [n], "expected": 2 * n} for n in (1, 7, -3)]
 TALKS = [{"input": f"{n}\n", "output": f"{2 * n}\n"} for n in (1, 7, -3)]
@@ -84,6 +91,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset, tuple, list)):
         return [_plain(item) for item in value]
     return value
+
+
+def test_the_sandbox_passes_its_own_test() -> None:
+    """It starts, and a program in it reaches neither network nor host."""
+    assert bubblewrap_fault() is None
 
 
 def test_what_a_solution_sees_of_the_machine() -> None:

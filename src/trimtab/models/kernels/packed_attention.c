@@ -87,6 +87,12 @@ static void fetch(const stored *from, float *rows, float *turned, int64_t start,
         for (int64_t d = 0; d < SIZE; d++) turned[turned_place(t) + d * WIDE] = 0;
 }
 
+static void fetch_both(const stored *k, const stored *v, const scratch *s, int64_t start, int64_t count, int64_t first,
+                       int64_t head, int64_t heads) {
+    fetch(k, s->k, s->k_turned, start, count, first, head, heads);
+    fetch(v, s->v, s->v_turned, start, count, first, head, heads);
+}
+
 /* Queries (or gradients) of one head as fp32 rows, times `scale`; rows that do not exist are zero. */
 static void fetch_rows(const stored *from, float *to, int64_t start, int64_t count, int64_t head, int64_t heads,
                        float scale) {
@@ -136,12 +142,10 @@ void packed_forward(const stored *q, const stored *k, const stored *v, stored *o
         const int64_t *unit = units + job / kv_heads * UNIT;
         int64_t kv_head = job % kv_heads, prefix = unit[1];
         scratch s = make_room(longest(unit, stretches));
-        fetch(k, s.k, s.k_turned, unit[0], prefix, 0, kv_head, kv_heads);
-        fetch(v, s.v, s.v_turned, unit[0], prefix, 0, kv_head, kv_heads);
+        fetch_both(k, v, &s, unit[0], prefix, 0, kv_head, kv_heads);
         for (int64_t n = unit[2]; n < unit[2] + unit[3]; n++) {
             int64_t start = stretches[2 * n], length = stretches[2 * n + 1];
-            fetch(k, s.k, s.k_turned, start, length, prefix, kv_head, kv_heads);
-            fetch(v, s.v, s.v_turned, start, length, prefix, kv_head, kv_heads);
+            fetch_both(k, v, &s, start, length, prefix, kv_head, kv_heads);
             for (int64_t head = kv_head * shared; head < (kv_head + 1) * shared; head++)
                 for (int64_t first = 0; first < length; first += ROWS) {
                     int64_t rows = length - first < ROWS ? length - first : ROWS, width = PAD(prefix + first + rows);
@@ -192,14 +196,12 @@ void packed_backward(const stored *q, const stored *k, const stored *v, const st
         const int64_t *unit = units + job / kv_heads * UNIT;
         int64_t kv_head = job % kv_heads, prefix = unit[1];
         scratch s = make_room(longest(unit, stretches));
-        fetch(k, s.k, s.k_turned, unit[0], prefix, 0, kv_head, kv_heads);
-        fetch(v, s.v, s.v_turned, unit[0], prefix, 0, kv_head, kv_heads);
+        fetch_both(k, v, &s, unit[0], prefix, 0, kv_head, kv_heads);
         memset(s.dk, 0, prefix * SIZE * sizeof(float));
         memset(s.dv, 0, prefix * SIZE * sizeof(float));
         for (int64_t n = unit[2]; n < unit[2] + unit[3]; n++) {
             int64_t start = stretches[2 * n], length = stretches[2 * n + 1];
-            fetch(k, s.k, s.k_turned, start, length, prefix, kv_head, kv_heads);
-            fetch(v, s.v, s.v_turned, start, length, prefix, kv_head, kv_heads);
+            fetch_both(k, v, &s, start, length, prefix, kv_head, kv_heads);
             memset(s.dk + prefix * SIZE, 0, (length + W) * SIZE * sizeof(float));
             memset(s.dv + prefix * SIZE, 0, (length + W) * SIZE * sizeof(float));
             for (int64_t head = kv_head * shared; head < (kv_head + 1) * shared; head++)
