@@ -43,7 +43,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "packed training": {"train.packing": False},
     "skipping of zero rows": {"train.skip_zero": False},
     "bf16 parameters": {"model.dtype": "float32"},
-    "large micro-batches": {"train.max_tokens": 512},
+    "small micro-batches": {"train.max_tokens": 2048},
 }
 CUDA_ABLATIONS: dict[str, dict[str, Any]] = {"CUDA graphs": {"rollout.cuda_graphs": False}}
 SWEEPS: dict[str, tuple[int, ...]] = {

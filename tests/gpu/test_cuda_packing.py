@@ -23,7 +23,7 @@ def gradient(settings: WorkerSettings, dtype: torch.dtype, seed: int) -> tuple[f
     metrics = learner.forward_backward(rows, objective_of("grpo with KL", rows))
     if settings.packing:
         assert learner.model_pass.packer.fault is None  # type: ignore[attr-defined]
-    grads = [master.grad.flatten().float() for master in learner.optimizer.masters.values()]
+    grads = [grad.flatten().float() for grad in learner.optimizer.gradients.values()]
     return metrics["loss/total"], torch.cat(grads)
 
 

@@ -10,21 +10,28 @@ from trimtab.models.memory import free_memory
 
 SMALLEST = 256  # fewer tokens make the matrix products slow
 LARGEST = {"cpu": 2048, "other": 16384}  # more make them no faster (measured on a CPU: 2048 rows are enough)
+FRUGAL = 512  # fewer make the matrix products of a CPU slower (measured)
+SMALL = 2**28  # bytes of activations that are not worth saving on
 SHARE = 0.25  # of the memory that is free once gradients and optimizer are there
 
 
 def choose_max_tokens(model: Any) -> int:
     """Tokens of a packed micro-batch whose activations take at most a quarter of the free memory.
 
-    A multiple of 256, at least 256, at most 2048 on a CPU and 16384 on an accelerator. Gradients, fp32
-    masters and AdamW's moments (16 bytes per trained parameter) are taken off first: at the first batch they
-    are not there yet.
+    A multiple of 256, at least 256, at most 2048 on a CPU and 16384 on an accelerator. Gradients and
+    AdamW's moments (12 bytes per trained parameter) are taken off first: at the first batch they are not
+    there yet.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    room = SHARE * max(0.0, free_memory(model.device) - 16 * trained)
+    room = SHARE * max(0.0, free_memory(model.device) - 12 * trained)
     fitting = int(room / activation_bytes(model)) // SMALLEST * SMALLEST
     cap = LARGEST["cpu" if model.device.type == "cpu" else "other"]
     return max(SMALLEST, min(cap, fitting))
+
+
+def least_tokens(model: Any) -> int:
+    """Tokens of a micro-batch on a CPU that are enough: 512, or as many as take 256 MiB of activations."""
+    return max(FRUGAL, int(SMALL / activation_bytes(model)))
 
 
 def activation_bytes(model: Any) -> float:

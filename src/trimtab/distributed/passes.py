@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from trimtab.distributed.budget import choose_max_tokens
+from trimtab.distributed.budget import choose_max_tokens, least_tokens
 from trimtab.distributed.interfaces import Objective, Scores
 from trimtab.distributed.one_pass import one_pass_backward
 from trimtab.functional import logprobs_and_entropy
@@ -30,7 +30,7 @@ from trimtab.models.packed_forward import (
     packed_logits,
     plain_head_weight,
 )
-from trimtab.models.packing import PackPlan, can_pack, make_plan, split_by_tokens
+from trimtab.models.packing import PackPlan, can_pack, frugal_tokens, make_plan, split_by_tokens
 from trimtab.models.value_head import Critic, SharedCritic
 from trimtab.types import TrainBatch
 
@@ -86,7 +86,7 @@ class Packer:
 
     @cached_property
     def max_tokens(self) -> int:
-        """Tokens per micro-batch."""
+        """Tokens per micro-batch at most."""
         return self.settings.max_tokens or choose_max_tokens(self.model)
 
     def faster(self) -> AbstractContextManager[None]:
@@ -96,11 +96,18 @@ class Packer:
     def split(self, batch: TrainBatch) -> Iterator[tuple[Tensor, TrainBatch]]:
         """Yield row indices and micro-batches on the model's device. Packed: trained rows only."""
         if self.fault is None and can_pack(batch) and bool(batch.completion_mask[:, 1:].any()):
-            parts = split_by_tokens(batch, self.max_tokens, self.settings.microbatch_size)
+            parts = split_by_tokens(batch, self._packed_tokens(batch), self.settings.microbatch_size)
         else:
             parts = split_by_length(batch, self.max_tokens, self.settings.microbatch_size)
         for index in parts:
             yield index, batch.rows(index).to(self.model.device)
+
+    def _packed_tokens(self, batch: TrainBatch) -> int:
+        """As few as a CPU runs at full speed with, unless the recipe says how many; a GPU wants many."""
+        if self.settings.max_tokens or self.model.device.type != "cpu":
+            return self.max_tokens
+        least = least_tokens(self.model)
+        return frugal_tokens(batch, least, self.max_tokens, self.settings.microbatch_size)
 
     def either(
         self, micro: TrainBatch, packed: Callable[[PackPlan], Found], padded: Callable[[], Found]

@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from trimtab.errors import CheckpointError
 
-_STATE = ("exp_avg", "exp_avg_sq", "step")
-_PIECE = 1 << 18  # numbers: 1 MiB of fp32, which stays in the cache
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+# Numbers that are worked on at a time: on a CPU 1 MiB of fp32, which stays in the cache.
+_PIECE = {"cpu": 1 << 18, "other": 1 << 24}
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """What AdamW multiplies by; ``weight_decay`` is for parameters of two dimensions or more."""
+
+    learning_rate: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
 
 
 class MasterAdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019) on fp32 masters.
 
     A bf16 parameter keeps 8 significant bits, so a step of 1e-6 on a weight of 0.1 would be lost: the master
-    takes it, and the parameter shows the master rounded. fp32 parameters are their own masters. Gradients of
-    bf16 parameters move into fp32 as soon as they are complete, so that accumulating over micro-batches does
-    not round either: read them through ``grad_norm``, not from ``parameter.grad``. Biases and norms (one
-    dimension) do not decay. Frozen parameters are left out.
+    takes it, and the parameter shows the master rounded to nearest. Only what rounding cuts off is stored:
+    the parameter's 16 bits and 16 more make up the master exactly. fp32 parameters are their own masters.
+    Gradients of bf16 parameters move into fp32 as soon as they are complete, so that accumulating over
+    micro-batches does not round either: read them from ``gradients``, not from ``parameter.grad``. Biases
+    and norms (one dimension) do not decay. Frozen parameters are left out.
 
-    Memory in bytes per trained number: a bf16 parameter 2, its master 4, the moments 8, gradients 4. A step
-    adds nothing: the update is fused, clipping and publishing write in place.
+    Memory in bytes per trained number: a bf16 parameter 2, the rest of its master 2, the moments 8, gradients
+    4. A step adds one piece of 1 MiB (64 MiB on an accelerator); clipping works in place.
+
+    Raises:
+        ValueError: a trained parameter is neither fp32 (or fp64) nor bf16.
     """
 
     def __init__(
@@ -36,117 +53,167 @@ class MasterAdamW:
         weight_decay: float = 0.0,
     ) -> None:
         self.parameters = {name: p for name, p in named_parameters if p.requires_grad}
-        self.masters: dict[str, Tensor] = {}
+        self.rates = _Rates(learning_rate, betas, eps, weight_decay)
+        self._rests: dict[str, Tensor] = {}  # int16: bits of the master less those of its parameter
+        self._collected: dict[str, Tensor] = {}  # fp32 gradients of bf16 parameters
+        self._moments: dict[str, tuple[Tensor, Tensor]] = {}
+        self._steps: dict[str, Tensor] = {}
         for name, p in self.parameters.items():
-            if p.dtype in (torch.bfloat16, torch.float16):
-                self.masters[name] = p.detach().float().requires_grad_(True)
+            if p.dtype == torch.bfloat16:
+                self._rests[name] = torch.zeros_like(p, dtype=torch.int16)
                 p.register_post_accumulate_grad_hook(self._collector(name))
-            else:
-                self.masters[name] = p
-        decays = [m for m in self.masters.values() if m.ndim >= 2]
-        others = [m for m in self.masters.values() if m.ndim < 2]
-        groups = [
-            {"params": params, "weight_decay": decay}
-            for params, decay in ((decays, weight_decay), (others, 0.0))
-            if params
-        ]
-        is_fp32 = all(m.dtype == torch.float32 for m in self.masters.values())
-        # Pairs of lists, so that publishing is one call.
-        rounded = [name for name, master in self.masters.items() if master is not self.parameters[name]]
-        self._rounded = [self.parameters[name] for name in rounded]
-        self._sources = [self.masters[name] for name in rounded]
-        self._adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=eps, fused=is_fp32)
+            elif p.dtype not in (torch.float32, torch.float64):
+                raise ValueError(f"MasterAdamW: {name} is {p.dtype}; load the model in bfloat16 or float32")
 
+    def master(self, name: str) -> Tensor:
+        """The fp32 weight behind a parameter: the parameter itself, or a new tensor for a bf16 one."""
+        p = self.parameters[name].detach()
+        return _join(p, self._rests[name]) if name in self._rests else p
+
+    @property
+    def gradients(self) -> dict[str, Tensor]:
+        """The accumulated gradients by name, in fp32 (fp64 for fp64 parameters)."""
+        own = {name: p.grad for name, p in self.parameters.items() if name not in self._rests}
+        return {**{name: grad for name, grad in own.items() if grad is not None}, **self._collected}
+
+    @torch.no_grad()
     def step(self, learning_rate: float | None = None) -> None:
         """Apply the accumulated gradients (at ``learning_rate`` when given) and write the parameters."""
-        if learning_rate is not None:
-            for group in self._adamw.param_groups:
-                group["lr"] = learning_rate
-        self._adamw.step()
-        self._publish()
+        rate = self.rates.learning_rate if learning_rate is None else learning_rate
+        for name, grad in self.gradients.items():
+            p = self.parameters[name]
+            if name not in self._moments:
+                self._moments[name] = (torch.zeros_like(grad), torch.zeros_like(grad))
+                self._steps[name] = torch.zeros((), device=p.device)
+            if name in self._rests:
+                self._step_pieces(name, grad, rate)
+            else:
+                self._adamw(p, grad, self._moments[name], name, rate)
+            self._steps[name] += 1
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        self._adamw.zero_grad(set_to_none=True)
+        self._collected.clear()
         for p in self.parameters.values():
             p.grad = None
 
     def grad_norm(self) -> float:
         """Global L2 norm of the accumulated gradients, in fp32."""
-        return float(self._norm())
+        return float(nn.utils.get_total_norm(self.gradients.values()))
 
     def clip_grad_norm(self, max_norm: float) -> float:
         """Scale the gradients so that their norm is at most ``max_norm``; return the norm before that."""
-        norm = self._norm()
+        gradients = list(self.gradients.values())
+        norm = nn.utils.get_total_norm(gradients)
         before = float(norm)
         if before > max_norm:
-            torch._foreach_mul_(self._gradients(), max_norm / (norm + 1e-6))
+            torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))
         return before
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Tensors by name, fit for safetensors: ``NAME.exp_avg``, ``.exp_avg_sq``, ``.step``, ``.master``.
+        """Tensors by name, fit for safetensors: ``NAME.exp_avg``, ``.exp_avg_sq``, ``.step``, ``.rest``.
 
-        ``.master`` only where it is not the parameter itself; parameters never stepped have no moments.
+        ``.rest`` (int16) only for bf16 parameters: with the parameter it is the master, so save both.
+        Parameters never stepped have no moments.
         """
-        found: dict[str, Tensor] = {}
-        for name, master in self.masters.items():
-            if master is not self.parameters[name]:
-                found[f"{name}.master"] = master.detach()
-            for key, value in self._adamw.state.get(master, {}).items():
-                found[f"{name}.{key}"] = value
+        found = {f"{name}.rest": rest for name, rest in self._rests.items()}
+        for name, moments in self._moments.items():
+            found |= {f"{name}.{key}": value for key, value in zip(_MOMENTS, moments, strict=True)}
+            found[f"{name}.step"] = self._steps[name]
         return found
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what ``state_dict`` returned, and write the parameters from the masters.
+        """Take over what ``state_dict`` returned; the parameters must be those of the same moment.
 
         Raises:
             CheckpointError: a tensor is missing, unknown, or of another shape.
         """
-        known = {f"{name}.{key}" for name in self.masters for key in (*_STATE, "master")}
+        known = {f"{name}.{key}" for name in self.parameters for key in (*_MOMENTS, "step")}
+        known |= {f"{name}.rest" for name in self._rests}
         if unknown := sorted(set(state) - known):
             raise CheckpointError(f"the optimizer state has {unknown[0]}, which this model does not have")
-        for name, master in self.masters.items():
-            if master is not self.parameters[name]:
-                with torch.no_grad():
-                    master.copy_(_take(state, f"{name}.master", master.shape))
-            self._adamw.state.pop(master, None)
-            if any(f"{name}.{key}" in state for key in _STATE):
-                shapes = {"exp_avg": master.shape, "exp_avg_sq": master.shape, "step": torch.Size()}
-                self._adamw.state[master] = {
-                    key: _take(state, f"{name}.{key}", shape).to(master.device, torch.float32, copy=True)
-                    for key, shape in shapes.items()
-                }
-        self._publish()
+        for name, p in self.parameters.items():
+            if name in self._rests:
+                self._rests[name].copy_(_take(state, f"{name}.rest", p.shape))
+            self._moments.pop(name, None)
+            self._steps.pop(name, None)
+            if any(f"{name}.{key}" in state for key in (*_MOMENTS, "step")):
+                dtype = torch.promote_types(p.dtype, torch.float32)
+                first, second = (
+                    _take(state, f"{name}.{key}", p.shape).to(p.device, dtype, copy=True) for key in _MOMENTS
+                )
+                self._moments[name] = first, second
+                step = _take(state, f"{name}.step", torch.Size())
+                self._steps[name] = step.to(p.device, torch.float32, copy=True)
 
     def reload_masters(self) -> None:
         """Read the masters from the parameters again, after someone else wrote those."""
-        if self._rounded:
-            with torch.no_grad():
-                torch._foreach_copy_(self._sources, self._rounded)
+        for rest in self._rests.values():
+            rest.zero_()
+
+    def _step_pieces(self, name: str, grad: Tensor, rate: float) -> None:
+        """Update a bf16 parameter through fp32 masters that exist one piece at a time."""
+        p = self.parameters[name].detach()
+        size = _PIECE["cpu" if p.device.type == "cpu" else "other"]
+        whole = (p, self._rests[name], grad, *self._moments[name])
+        if all(x.is_contiguous() for x in whole):
+            flat = [x.view(-1).split(size) for x in whole]
+        else:
+            flat = [(x,) for x in whole]
+        for rounded, rest, slope, first, second in zip(*flat, strict=True):
+            master = _join(rounded, rest)
+            self._adamw(master, slope, (first, second), name, rate)
+            _part(master, rounded, rest)
+
+    def _adamw(
+        self, weight: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], name: str, rate: float
+    ) -> None:
+        rates, decays = self.rates, self.parameters[name].ndim >= 2
+        adamw(
+            [weight],
+            [grad],
+            [moments[0]],
+            [moments[1]],
+            [],
+            [self._steps[name].clone()],  # it counts up, once per call
+            fused=True,
+            amsgrad=False,
+            beta1=rates.betas[0],
+            beta2=rates.betas[1],
+            lr=rate,
+            weight_decay=rates.weight_decay if decays else 0.0,
+            eps=rates.eps,
+            maximize=False,
+        )
 
     def _collector(self, name: str):  # type: ignore[no-untyped-def]
         def collect(parameter: Tensor) -> None:
-            master, grad = self.masters[name], parameter.grad
+            grad = parameter.grad
             if grad is None:
                 return
-            if master.grad is None:
-                master.grad = grad.float()
+            if name not in self._collected:
+                # Laid out like the parameter: a step walks through both, piece by piece.
+                self._collected[name] = grad.float().contiguous()
             else:
-                _add(master.grad, grad)
+                _add(self._collected[name], grad)
             parameter.grad = None
 
         return collect
 
-    def _gradients(self) -> list[Tensor]:
-        return [m.grad for m in self.masters.values() if m.grad is not None]
 
-    def _norm(self) -> Tensor:
-        return nn.utils.get_total_norm(self._gradients())
+def _join(rounded: Tensor, rest: Tensor) -> Tensor:
+    """The fp32 numbers whose upper half, rounded to nearest, is ``rounded`` (bf16), and ``rest`` (int16)."""
+    return rounded.view(torch.int16).int().bitwise_left_shift_(16).add_(rest).view(torch.float32)
 
-    @torch.no_grad()
-    def _publish(self) -> None:
-        if self._rounded:
-            torch._foreach_copy_(self._rounded, self._sources)
+
+def _part(master: Tensor, rounded: Tensor, rest: Tensor) -> None:
+    """Write ``master`` (fp32, overwritten) as ``rounded`` (bf16) and ``rest`` (int16)."""
+    rounded.copy_(master)
+    bits = master.view(torch.int32)
+    bits -= rounded.view(torch.int16).int().bitwise_left_shift_(16)
+    # Halfway, rounded down to even: 32768 more, one too many for 16 bits, so it is rounded up instead.
+    rounded.view(torch.int16).add_(bits > 32767)
+    rest.copy_(bits)  # wraps around to -32768 there
 
 
 def learning_rate_at(step: int, peak: float, schedule: str, warmup_steps: int, total_steps: int) -> float:
@@ -179,7 +246,8 @@ def _add(total: Tensor, extra: Tensor) -> None:
     if total.device.type != "cpu" or not (total.is_contiguous() and extra.is_contiguous()):
         total.add_(extra)
         return
-    for part, piece in zip(total.view(-1).split(_PIECE), extra.view(-1).split(_PIECE), strict=True):
+    pieces = (x.view(-1).split(_PIECE["cpu"]) for x in (total, extra))
+    for part, piece in zip(*pieces, strict=True):
         part.add_(piece)
 
 

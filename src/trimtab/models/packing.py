@@ -178,14 +178,37 @@ def split_by_tokens(batch: TrainBatch, max_tokens: int, max_rows: int | None = N
     Groups stay together where they fit; larger ones are split, and their prompt runs once per part. A single
     row over the limit is a micro-batch of its own. Rows without a trained token are in none.
     """
-    limit = len(batch) if max_rows is None else max_rows
+    return [
+        torch.tensor(sorted(members)) for _, members in _bins(_Rows(batch).groups(), max_tokens, max_rows)
+    ]
+
+
+def frugal_tokens(batch: TrainBatch, least: int, most: int, max_rows: int | None = None) -> int:
+    """The least ``max_tokens`` that makes a batch at most 3 % longer than ``most`` does.
+
+    Small micro-batches keep fewer activations; where they cut groups apart, prompts run more than once.
+    """
+    groups = _Rows(batch).groups()
+
+    def length(max_tokens: int) -> int:
+        return sum(size for size, _ in _bins(groups, max_tokens, max_rows))
+
+    bound = 1.03 * length(most)
+    sizes = range(least, most, 128)
+    return next((size for size in sizes if length(size) <= bound), most)
+
+
+def _bins(
+    groups: dict[bytes, dict[bytes, list[int]]], max_tokens: int, max_rows: int | None
+) -> list[tuple[int, list[int]]]:
+    """Packed tokens and rows of each micro-batch."""
     parts: list[tuple[int, list[int]]] = []
-    for prompt, completions in _Rows(batch).groups().items():
+    for prompt, completions in groups.items():
         size, part = len(prompt) // 8, list[int]()
         for completion, members in completions.items():
             cost = len(completion) // 8
             for row in members:
-                if part and (size + cost > max_tokens or len(part) == limit):
+                if part and (size + cost > max_tokens or len(part) == max_rows):
                     parts.append((size, part))
                     size, part, cost = len(prompt) // 8, [], len(completion) // 8
                 part.append(row)
@@ -194,9 +217,10 @@ def split_by_tokens(batch: TrainBatch, max_tokens: int, max_rows: int | None = N
     bins: list[tuple[int, list[int]]] = []
     for size, part in sorted(parts, key=lambda item: -item[0]):
         for number, (filled, members) in enumerate(bins):
-            if filled + size <= max_tokens and len(members) + len(part) <= limit:
+            is_room = max_rows is None or len(members) + len(part) <= max_rows
+            if filled + size <= max_tokens and is_room:
                 bins[number] = (filled + size, members + part)
                 break
         else:
             bins.append((size, part))
-    return [torch.tensor(sorted(members)) for _, members in bins]
+    return bins

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from trimtab.errors import CheckpointError
-from trimtab.models.optim import MasterAdamW, learning_rate_at
+from trimtab.models.optim import MasterAdamW, _part, learning_rate_at
 
 
 def layers(dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -40,7 +40,7 @@ def test_fp32_equals_torch_adamw() -> None:
     """R11, issue 3 (3): on fp32 parameters it is torch's AdamW with clipping, bit for bit."""
     ours, theirs = layers(), layers()
     optimizer = MasterAdamW(ours.named_parameters(), 1e-2, weight_decay=0.1)
-    assert all(optimizer.masters[name] is p for name, p in ours.named_parameters())
+    assert all(torch.equal(optimizer.master(name), p) for name, p in ours.named_parameters())
     train(ours, optimizer, 5)
     adamw = plain_adamw(theirs.parameters(), 1e-2, 0.1)
     for i in range(5):
@@ -76,8 +76,8 @@ def test_bf16_is_adamw_on_fp32_masters() -> None:
         with torch.no_grad():
             for copy, p in zip(copies, theirs.parameters(), strict=True):
                 p.copy_(copy.bfloat16())
-    for master, copy in zip(optimizer.masters.values(), copies, strict=True):
-        assert torch.equal(master, copy)
+    for (name, _), copy in zip(ours.named_parameters(), copies, strict=True):
+        assert torch.equal(optimizer.master(name), copy)
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(one, other) and one.dtype == torch.bfloat16
 
@@ -110,7 +110,24 @@ def test_a_step_makes_no_copies() -> None:
             optimizer.step()
     bf16, fp32 = 2 * count, 4 * count
     assert _largest(accumulating) <= bf16
-    assert sum(max(0, event.self_cpu_memory_usage) for event in stepping.events()) < fp32 / 100
+    # Pieces come and go; no more than a few are there at a time.
+    assert _largest(stepping) <= 1 << 20 < fp32 / 3
+
+
+@pytest.mark.parametrize("first", [0, 32767, 32768, 32769, 65535, 98304])
+def test_masters_are_whole(first: int) -> None:
+    """Issue 3 (3): 16 bits of the parameter and 16 more are the master, also halfway between two bf16 numbers
+    (98304 is 1.5 units, where rounding to even would leave 32768 more than 16 bits hold)."""
+    bits = torch.tensor([[0x3F80_0000 + first, 0xBF80_0000 - 2**32 + first, first, 0x7F7E_0000 + first]])
+    masters = bits.to(torch.int32).view(torch.float32)
+    weight = nn.Parameter(torch.zeros(1, 4, dtype=torch.bfloat16))
+    optimizer = MasterAdamW([("w", weight)], 0.0)
+    rest = torch.zeros(1, 4, dtype=torch.int16)
+    _part(masters.clone(), weight.data, rest)
+    optimizer.load_state_dict({"w.rest": rest})
+    assert torch.equal(optimizer.master("w"), masters)
+    off = (weight.data.float() - masters).abs() / masters.abs().clamp(min=1e-45)
+    assert float(off[0, :2].max()) <= 2**-8
 
 
 def _largest(recorded: profile) -> int:
@@ -126,7 +143,7 @@ def test_large_gradients_accumulate_in_pieces() -> None:
         optimizer = MasterAdamW([("w", weight)], 1e-3)
         for grad in (first, second):
             weight.backward(grad)
-        assert torch.equal(optimizer.masters["w"].grad, first.float() + second.float())  # type: ignore[arg-type]
+        assert torch.equal(optimizer.gradients["w"], first.float() + second.float())
 
 
 def test_masters_keep_small_updates() -> None:
@@ -143,7 +160,7 @@ def test_masters_keep_small_updates() -> None:
         plain.step()
     assert lost.tolist() == [1.0] * 4
     assert kept.tolist() == pytest.approx([0.99] * 4, abs=0.004)
-    assert optimizer.masters["w"].tolist() == pytest.approx([0.99] * 4, abs=1e-5)
+    assert optimizer.master("w").tolist() == pytest.approx([0.99] * 4, abs=1e-5)
 
 
 def test_bf16_gradients_accumulate_in_fp32() -> None:
@@ -184,10 +201,10 @@ def test_state_of_another_model_is_refused() -> None:
     state = optimizer.state_dict()
     with pytest.raises(CheckpointError, match=r"lacks 0\.weight\.exp_avg_sq"):
         optimizer.load_state_dict({k: v for k, v in state.items() if k != "0.weight.exp_avg_sq"})
-    with pytest.raises(CheckpointError, match=r"has 9\.weight\.master"):
-        optimizer.load_state_dict({**state, "9.weight.master": torch.zeros(1)})
-    with pytest.raises(CheckpointError, match=r"0\.weight\.master of shape \[5, 6\]"):
-        optimizer.load_state_dict({**state, "0.weight.master": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"has 9\.weight\.rest"):
+        optimizer.load_state_dict({**state, "9.weight.rest": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"0\.weight\.rest of shape \[5, 6\]"):
+        optimizer.load_state_dict({**state, "0.weight.rest": torch.zeros(2)})
 
 
 def test_reload_masters() -> None:

@@ -13,7 +13,7 @@ from trimtab.models.attention import ScoreRule, UnsupportedAttentionError
 from trimtab.models.packed_compiled import compiled_kernel
 from trimtab.models.packed_context import PackedContext, block_mask
 from trimtab.models.packed_forward import find_head_fault, find_packing_fault, packed_hidden, packed_logits
-from trimtab.models.packing import PackPlan, can_pack, make_plan, split_by_tokens
+from trimtab.models.packing import PackPlan, can_pack, frugal_tokens, make_plan, split_by_tokens
 from trimtab.types import TrainBatch
 
 
@@ -88,6 +88,18 @@ def test_micro_batches_hold_their_tokens() -> None:
             assert size <= limit or len(part) == 1
     assert all(len(part) <= 2 for part in split_by_tokens(ROWS, 100, max_rows=2))
     assert {0, 2} <= {*split_by_tokens(ROWS, 6)[0].tolist()}
+
+
+def test_small_micro_batches_where_prompts_are_short() -> None:
+    """Two groups of 4 completions of 128 tokens. A prompt of 8 may run twice (16 tokens more than 1040), one
+    of 100 may not (200 more than 1224), so that group stays whole."""
+    for prompt, expected in ((8, 384), (100, 640)):
+        rows = [([*range(1, prompt + 1)], [200 * i + j + 1 for j in range(129)]) for i in range(4)]
+        more = [([*range(2, prompt + 2)], completion) for _, completion in rows]
+        both = batch(*rows, *more)
+        assert frugal_tokens(both, 256, 2048) == expected
+        assert frugal_tokens(both, 256, 512) == 384  # two rows and two, as good as three and one
+        assert frugal_tokens(both, 4096, 2048) == 2048
 
 
 def plan_of_many(seed: int = 0) -> PackPlan:
