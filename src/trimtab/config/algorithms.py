@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trimtab.config.base import Section
 
@@ -50,7 +50,21 @@ class KLConfig(Section):
         "fixed", description="Whether the coefficient follows the measured KL."
     )
     target_per_token: float = Field(0.1, gt=0, description="Target of the controller, in nats per token.")
+    target_per_sequence: float | None = Field(
+        None, gt=0, description="Target in nats per sequence; takes the place of the one per token."
+    )
     horizon: int = Field(10_000, ge=1, description="How slowly the controller moves.")
+    smoothing: float = Field(
+        0.0, ge=0, lt=1, description="The controller sees a moving average of the KL that keeps this much."
+    )
+    min_coef: float = Field(1e-4, ge=0, description="A controller never goes below this.")
+    max_coef: float = Field(10.0, gt=0, description="A controller never goes above this.")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> KLConfig:
+        if self.min_coef > self.max_coef:
+            raise ValueError(f"min_coef = {self.min_coef} is above max_coef = {self.max_coef}; swap them")
+        return self
 
 
 class DynamicSamplingConfig(Section):

@@ -80,6 +80,9 @@ class RLConfig(Section):
     )
     entropy_coef: float = Field(0.0, description="Weight of an entropy bonus.")
     reference_refresh_steps: int = Field(0, ge=0, description="Replace the reference every n steps; 0 never.")
+    reference_mix: float = Field(
+        1.0, gt=0, le=1, description="Then the reference moves this far to the policy; 1 replaces it."
+    )
     advantage: AdvantageConfig = Field(default_factory=lambda: AdvantageConfig())
     clip: ClipConfig = Field(default_factory=lambda: ClipConfig())
     kl: KLConfig = Field(default_factory=lambda: KLConfig())

@@ -48,9 +48,9 @@ class System:
         """Give the engine the policy's weights; here they are the same memory, so only the version moves."""
         self.engine.load_weights(None, policy_version)
 
-    def refresh_reference(self) -> None:
-        """Replace the reference by the current policy (R10)."""
-        self.reference.refresh(self.policy_model)
+    def refresh_reference(self, mix: float = 1.0) -> None:
+        """Move the reference a share ``mix`` of the way to the current policy; 1 replaces it (R10)."""
+        self.reference.refresh(self.policy_model, mix)
 
     def exact_kl(self, rows: TrainBatch) -> Tensor:
         """KL(policy ‖ reference) over the vocabulary at each completion token, ``[B, T]`` nats."""

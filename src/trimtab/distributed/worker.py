@@ -17,6 +17,7 @@ from trimtab.distributed.passes import CriticPass, Packer, Pass, PolicyPass, Wor
 from trimtab.functional import full_kl
 from trimtab.models.forward import token_scores
 from trimtab.models.lora import load_trainable_state, trainable_state
+from trimtab.models.moving_average import MovingAverage
 from trimtab.models.optim import MasterAdamW
 from trimtab.models.packed_forward import packed_logits
 from trimtab.models.value_head import Critic, SharedCritic
@@ -107,15 +108,34 @@ class Reference:
     def __init__(self, model: nn.Module, settings: WorkerSettings) -> None:
         self.model, self.settings = model.requires_grad_(False).eval(), settings
         self._pass = PolicyPass(self.model, settings)
+        self._average: MovingAverage | None = None
 
     def logprobs(self, batch: TrainBatch) -> Tensor:
         """Log-probabilities ``[B, T]`` of the completion tokens."""
         return frozen_scores(self._pass, batch, "logprobs")
 
     @torch.no_grad()
-    def refresh(self, policy: nn.Module) -> None:
-        """Become a copy of ``policy`` (R10)."""
-        self.model.load_state_dict(policy.state_dict())
+    def refresh(self, policy: nn.Module, mix: float = 1.0) -> None:
+        """Move a share ``mix`` of the way to ``policy``; 1 becomes a copy of it (R10)."""
+        if mix == 1.0:
+            self.model.load_state_dict(policy.state_dict())
+            self._average = None
+            return
+        if self._average is None:
+            self._average = MovingAverage(self.model)
+        self._average.move(policy, mix)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of a reference that moves."""
+        average = {} if self._average is None else self._average.state()
+        return {"model": self.model.state_dict(), "average": average}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state`` returned."""
+        self.model.load_state_dict(state["model"])
+        if state["average"]:
+            self._average = MovingAverage(self.model)
+            self._average.load_state(state["average"])
 
 
 @torch.no_grad()

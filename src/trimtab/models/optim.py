@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from trimtab.errors import CheckpointError
+from trimtab.models.halves import join, part, take
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 # Numbers that are worked on at a time: on a CPU 1 MiB of fp32, which stays in the cache.
@@ -68,7 +69,7 @@ class MasterAdamW:
     def master(self, name: str) -> Tensor:
         """The fp32 weight behind a parameter: the parameter itself, or a new tensor for a bf16 one."""
         p = self.parameters[name].detach()
-        return _join(p, self._rests[name]) if name in self._rests else p
+        return join(p, self._rests[name]) if name in self._rests else p
 
     @property
     def gradients(self) -> dict[str, Tensor]:
@@ -134,16 +135,16 @@ class MasterAdamW:
             raise CheckpointError(f"the optimizer state has {unknown[0]}, which this model does not have")
         for name, p in self.parameters.items():
             if name in self._rests:
-                self._rests[name].copy_(_take(state, f"{name}.rest", p.shape))
+                self._rests[name].copy_(take(state, f"{name}.rest", p.shape))
             self._moments.pop(name, None)
             self._steps.pop(name, None)
             if any(f"{name}.{key}" in state for key in (*_MOMENTS, "step")):
                 dtype = torch.promote_types(p.dtype, torch.float32)
                 first, second = (
-                    _take(state, f"{name}.{key}", p.shape).to(p.device, dtype, copy=True) for key in _MOMENTS
+                    take(state, f"{name}.{key}", p.shape).to(p.device, dtype, copy=True) for key in _MOMENTS
                 )
                 self._moments[name] = first, second
-                step = _take(state, f"{name}.step", torch.Size())
+                step = take(state, f"{name}.step", torch.Size())
                 self._steps[name] = step.to(p.device, torch.float32, copy=True)
 
     def reload_masters(self) -> None:
@@ -161,9 +162,9 @@ class MasterAdamW:
         else:
             flat = [(x,) for x in whole]
         for rounded, rest, slope, first, second in zip(*flat, strict=True):
-            master = _join(rounded, rest)
+            master = join(rounded, rest)
             self._adamw(master, slope, (first, second), name, rate)
-            _part(master, rounded, rest)
+            part(master, rounded, rest)
 
     def _adamw(
         self, weight: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], name: str, rate: float
@@ -201,21 +202,6 @@ class MasterAdamW:
         return collect
 
 
-def _join(rounded: Tensor, rest: Tensor) -> Tensor:
-    """The fp32 numbers whose upper half, rounded to nearest, is ``rounded`` (bf16), and ``rest`` (int16)."""
-    return rounded.view(torch.int16).int().bitwise_left_shift_(16).add_(rest).view(torch.float32)
-
-
-def _part(master: Tensor, rounded: Tensor, rest: Tensor) -> None:
-    """Write ``master`` (fp32, overwritten) as ``rounded`` (bf16) and ``rest`` (int16)."""
-    rounded.copy_(master)
-    bits = master.view(torch.int32)
-    bits -= rounded.view(torch.int16).int().bitwise_left_shift_(16)
-    # Halfway, rounded down to even: 32768 more, one too many for 16 bits, so it is rounded up instead.
-    rounded.view(torch.int16).add_(bits > 32767)
-    rest.copy_(bits)  # wraps around to -32768 there
-
-
 def learning_rate_at(step: int, peak: float, schedule: str, warmup_steps: int, total_steps: int) -> float:
     """Learning rate of optimizer step ``step`` (from 0): a linear warm-up to ``peak``, then the schedule.
 
@@ -247,11 +233,5 @@ def _add(total: Tensor, extra: Tensor) -> None:
         total.add_(extra)
         return
     pieces = (x.view(-1).split(_PIECE["cpu"]) for x in (total, extra))
-    for part, piece in zip(*pieces, strict=True):
-        part.add_(piece)
-
-
-def _take(state: Mapping[str, Tensor], key: str, shape: torch.Size) -> Tensor:
-    if key not in state or state[key].shape != shape:
-        raise CheckpointError(f"the optimizer state lacks {key} of shape {list(shape)}: another model's")
-    return state[key]
+    for total_piece, piece in zip(*pieces, strict=True):
+        total_piece.add_(piece)

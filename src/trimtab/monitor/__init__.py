@@ -3,10 +3,12 @@
 from trimtab.monitor.guard import GUARD_MODES, Decision, Guard, Verdict
 from trimtab.monitor.kl_controller import (
     AdaptiveKLController,
+    BoundedKLController,
     ClippedKLController,
     FixedKLController,
     KLController,
     build_kl_controller,
+    controlled_metric,
 )
 from trimtab.monitor.rl_monitor import RLMonitor, build_monitor
 from trimtab.monitor.signals import SIGNALS, Alarm, AlarmKind, Explanation
@@ -17,6 +19,7 @@ __all__ = [
     "AdaptiveKLController",
     "Alarm",
     "AlarmKind",
+    "BoundedKLController",
     "ClippedKLController",
     "Decision",
     "Explanation",
@@ -27,4 +30,5 @@ __all__ = [
     "Verdict",
     "build_kl_controller",
     "build_monitor",
+    "controlled_metric",
 ]

@@ -1,8 +1,8 @@
 """Controllers of the KL coefficient: fixed, adaptive, and clipped (R15).
 
-The KL that they are given and its target are in the **same unit**. In this house it is nats **per token**
-(``rl.kl.target_per_token``); the literature's targets of about 6 are nats per sequence: divide those by the
-response length before using them here. The coefficient weighs the KL in the reward or in the loss alike.
+The KL that they are given and its target are in the **same unit**: nats **per token**
+(``rl.kl.target_per_token``), or nats **per sequence** (``rl.kl.target_per_sequence``), which the literature's
+targets of about 6 are. The coefficient weighs the KL in the reward or in the loss alike.
 """
 
 from __future__ import annotations
@@ -123,22 +123,79 @@ class ClippedKLController:
         self.kl_coef = float(state["kl_coef"])
 
 
+class BoundedKLController:
+    """A controller that sees a moving average of the KL, and whose coefficient stays within bounds.
+
+    The average is that of Adam's moments: m ← s·m + (1 − s)·KL, divided by 1 − sⁿ, so that its start does
+    not count as KL 0. A KL that is not finite leaves all as it is.
+
+    Raises:
+        ConfigError: ``smoothing`` outside [0, 1), or the bounds are the wrong way round.
+
+    Example:
+        >>> inner = AdaptiveKLController(init_kl_coef=0.01, target_kl=0.1, horizon=10)
+        >>> BoundedKLController(inner, smoothing=0.5, high=0.012).update(1.0)
+        0.012
+    """
+
+    def __init__(
+        self, inner: KLController, smoothing: float = 0.0, low: float = 0.0, high: float = math.inf
+    ) -> None:
+        if not 0 <= smoothing < 1:
+            raise ConfigError(f"smoothing = {smoothing} must be at least 0 and below 1; try 0.5.")
+        if not 0 <= low <= high:
+            raise ConfigError(
+                f"the bounds {low} and {high} of the KL coefficient must be in order, 0 or more."
+            )
+        self.inner, self.smoothing, self.low, self.high = inner, smoothing, low, high
+        self.kl_coef = inner.kl_coef
+        self._sum, self._weight = 0.0, 0.0
+
+    def update(self, current_kl: float, num_samples: int = 1) -> float:
+        """Return the new coefficient."""
+        if math.isfinite(current_kl):
+            self._sum = self.smoothing * self._sum + (1 - self.smoothing) * current_kl
+            self._weight = self.smoothing * self._weight + (1 - self.smoothing)
+            coef = self.inner.update(self._sum / self._weight, num_samples)
+            self.kl_coef = self.inner.kl_coef = min(self.high, max(self.low, coef))
+        return self.kl_coef
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint must hold."""
+        return {**self.inner.state(), "sum": self._sum, "weight": self._weight}
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Go on from :meth:`state`."""
+        self.inner.load_state(state)
+        self.kl_coef = self.inner.kl_coef
+        self._sum, self._weight = float(state["sum"]), float(state["weight"])
+
+
 def build_kl_controller(config: KLConfig) -> KLController:
-    """Return the controller that ``rl.kl.controller`` names; its target is ``rl.kl.target_per_token``.
+    """Return the controller that ``rl.kl.controller`` names, with the recipe's smoothing and bounds.
+
+    Its target is ``rl.kl.target_per_sequence`` where that is given, else ``rl.kl.target_per_token``: give it
+    the KL in that unit (:func:`controlled_metric`).
 
     Raises:
         ConfigError: ``clipped`` with a coefficient of 0, which no factor can move.
     """
     if config.controller == "fixed":
         return FixedKLController(config.coef)
-    if config.controller == "adaptive":
-        return AdaptiveKLController(config.coef, config.target_per_token, config.horizon)
-    if config.coef == 0:
+    if config.controller == "clipped" and config.coef == 0:
         raise ConfigError(
             'rl.kl.controller = "clipped" can never move rl.kl.coef = 0; start it at 0.001, '
             'or take controller = "fixed".'
         )
-    return ClippedKLController(config.coef, config.target_per_token, config.horizon)
+    kind = AdaptiveKLController if config.controller == "adaptive" else ClippedKLController
+    target = config.target_per_sequence or config.target_per_token
+    inner = kind(config.coef, target, config.horizon)
+    return BoundedKLController(inner, config.smoothing, config.min_coef, config.max_coef)
+
+
+def controlled_metric(config: KLConfig) -> str:
+    """The metric that the controller follows: the KL in the unit of its target."""
+    return "kl/ref" if config.target_per_sequence is None else "kl/ref_sequence"
 
 
 def _checked(init_kl_coef: float, target_kl: float = 1.0, horizon: float = 1.0) -> float:

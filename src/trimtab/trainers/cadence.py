@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from trimtab.config import RLConfig
 from trimtab.distributed.build import System
-from trimtab.monitor import KLController
+from trimtab.monitor import KLController, controlled_metric
 from trimtab.trainers.stage import Stage
 
 
@@ -50,12 +50,13 @@ class Cadence:
         self, controller: KLController, step: int, metrics: Mapping[str, float], num_samples: int
     ) -> None:
         """Let the controller follow the KL that was measured; every change is an event (R15)."""
-        if "kl/ref" not in metrics:
+        name = controlled_metric(self.rl.kl)
+        if name not in metrics:
             return
         before = controller.kl_coef
-        after = controller.update(metrics["kl/ref"], num_samples)
+        after = controller.update(metrics[name], num_samples)
         if after != before:
-            change = {"before": before, "after": after, "kl": metrics["kl/ref"]}
+            change = {"before": before, "after": after, "kl": metrics[name], "metric": name}
             self.stage.run.event(self.stage.name, "kl_changed", step, change)
 
     def evaluate_and_save(
@@ -71,11 +72,11 @@ class Cadence:
             self.stage.view.note(f"step {done}: {shown}")
         refresh = self.rl.reference_refresh_steps
         if refresh and done % refresh == 0:
-            system.refresh_reference()
+            system.refresh_reference(self.rl.reference_mix)
             self.stage.run.event(self.stage.name, "note", step, {"text": "reference refreshed"})
         state = {name: dict(part.state()) for name, part in trained.items()}
         if refresh:
-            state["reference"] = system.reference.model.state_dict()
+            state["reference"] = system.reference.state()
         self.stage.checkpoint_if_due(done, steps, state)
 
 
@@ -87,6 +88,6 @@ def restore_rl(stage: Stage, system: System, trained: Mapping[str, HasState]) ->
     for name, part in trained.items():
         part.load_state(state[name])
     if "reference" in state:
-        system.reference.model.load_state_dict(state["reference"])
+        system.reference.load_state(state["reference"])
     system.publish(policy_version=state["step"])
     return int(state["step"])

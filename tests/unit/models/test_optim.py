@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from trimtab.errors import CheckpointError
-from trimtab.models.optim import MasterAdamW, _part, learning_rate_at
+from trimtab.models.halves import part
+from trimtab.models.optim import MasterAdamW, learning_rate_at
 
 
 def layers(dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -123,7 +124,7 @@ def test_masters_are_whole(first: int) -> None:
     weight = nn.Parameter(torch.zeros(1, 4, dtype=torch.bfloat16))
     optimizer = MasterAdamW([("w", weight)], 0.0)
     rest = torch.zeros(1, 4, dtype=torch.int16)
-    _part(masters.clone(), weight.data, rest)
+    part(masters.clone(), weight.data, rest)
     optimizer.load_state_dict({"w.rest": rest})
     assert torch.equal(optimizer.master("w"), masters)
     off = (weight.data.float() - masters).abs() / masters.abs().clamp(min=1e-45)
@@ -138,7 +139,7 @@ def test_large_gradients_accumulate_in_pieces() -> None:
     """Issue 3 (3): adding piece by piece is adding; also where a gradient is not contiguous."""
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(700, 800, generator=generator).bfloat16() for _ in range(2)]
-    for first, second in (parts, [part.T for part in parts]):
+    for first, second in (parts, [x.T for x in parts]):
         weight = nn.Parameter(torch.zeros(first.shape, dtype=torch.bfloat16))
         optimizer = MasterAdamW([("w", weight)], 1e-3)
         for grad in (first, second):

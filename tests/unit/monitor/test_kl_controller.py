@@ -10,10 +10,12 @@ from trimtab.config import KLConfig
 from trimtab.errors import ConfigError
 from trimtab.monitor import (
     AdaptiveKLController,
+    BoundedKLController,
     ClippedKLController,
     FixedKLController,
     KLController,
     build_kl_controller,
+    controlled_metric,
 )
 
 
@@ -102,10 +104,11 @@ def test_build_from_recipe(kind: str, expected: type[KLController]) -> None:
         {"controller": kind, "coef": 0.02, "target_per_token": 0.3, "horizon": 7}
     )
     controller = build_kl_controller(config)
-    assert type(controller) is expected
+    inner = controller.inner if isinstance(controller, BoundedKLController) else controller
+    assert type(inner) is expected
     assert controller.kl_coef == 0.02
-    if not isinstance(controller, FixedKLController):
-        assert (controller.target_kl, controller.horizon) == (0.3, 7)  # type: ignore[attr-defined]
+    if isinstance(inner, AdaptiveKLController | ClippedKLController):
+        assert (inner.target_kl, inner.horizon) == (0.3, 7)
 
 
 def test_impossible_settings_are_one_sentence() -> None:
@@ -118,3 +121,53 @@ def test_impossible_settings_are_one_sentence() -> None:
         ClippedKLController(horizon=0)
     with pytest.raises(ConfigError, match="init_kl_coef"):
         FixedKLController(-1.0)
+
+
+def test_smoothing_by_hand() -> None:
+    """R15: a moving average that keeps half: KL 0.4 counts as 0.4, then 0.1 as 0.2."""
+    controller = BoundedKLController(AdaptiveKLController(0.01, 0.1, horizon=10), smoothing=0.5)
+    assert controller.update(0.4) == pytest.approx(0.01 * 1.3)
+    assert controller.update(0.1) == pytest.approx(0.013 * 1.1)  # (0.5 · 0.2 + 0.5 · 0.1) / 0.75 = 0.2
+    before = controller.state()
+    assert controller.update(math.nan) == controller.kl_coef and controller.state() == before
+
+
+def test_bounds_hold() -> None:
+    """R15: neither above nor below, and what is cut off is forgotten: the way back starts at the bound."""
+    controller = BoundedKLController(AdaptiveKLController(0.01, 0.1, horizon=10), low=0.005, high=0.012)
+    for _ in range(9):
+        controller.update(10.0)
+    assert controller.kl_coef == 0.012
+    assert controller.update(0.05) == pytest.approx(0.012 * 0.95)
+    for _ in range(90):
+        controller.update(0.0)
+    assert controller.kl_coef == 0.005
+
+
+def test_bounded_state_goes_round() -> None:
+    """R15: saved and loaded in the middle, the path is the same bit for bit."""
+    config = KLConfig(controller="clipped", horizon=40, smoothing=0.7, target_per_sequence=3.0)
+    path = [abs(math.sin(i)) * 9 for i in range(40)]
+    whole, first, second = (build_kl_controller(config) for _ in range(3))
+    expected = [whole.update(kl, 8) for kl in path]
+    found = [first.update(kl, 8) for kl in path[:17]]
+    second.load_state(first.state())
+    assert found + [second.update(kl, 8) for kl in path[17:]] == expected
+
+
+def test_the_unit_is_that_of_the_target() -> None:
+    """Trap 10: a target per sequence follows the KL per sequence."""
+    assert controlled_metric(KLConfig()) == "kl/ref"
+    assert controlled_metric(KLConfig(target_per_sequence=6.0)) == "kl/ref_sequence"
+    config = KLConfig(controller="adaptive", coef=0.01, target_per_sequence=6.0, horizon=10)
+    assert build_kl_controller(config).update(12.0) == pytest.approx(0.011)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"smoothing": 1.0}, "smoothing = 1.0"), ({"low": 0.2, "high": 0.1}, "bounds 0.2 and 0.1")],
+)
+def test_bad_bounds_are_refused(settings: dict[str, float], words: str) -> None:
+    """R25: one sentence that names the value."""
+    with pytest.raises(ConfigError, match=words):
+        BoundedKLController(FixedKLController(), **settings)
