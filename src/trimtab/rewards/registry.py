@@ -18,6 +18,7 @@ from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.final_number import final_number_reward
 from trimtab.rewards.math_answer import math_reward
 from trimtab.rewards.sales import SalesVerifiableReward
+from trimtab.rewards.sandbox.levels import describe_choice
 from trimtab.rewards.user_file import is_user_file
 
 
@@ -143,6 +144,12 @@ def uses_reward_model(specs: Sequence[RewardSpec]) -> bool:
         or (spec.name == "sales" and bool(spec.options.get("relevance")))
         for spec in specs
     )
+
+
+def describe_sandbox(specs: Sequence[RewardSpec]) -> dict[str, Any]:
+    """What a run's manifest says of the sandbox of the reward ``code``; empty where none is one."""
+    wanted = [str(spec.options.get("sandbox", "auto")) for spec in specs if spec.name == "code"]
+    return {"sandbox": describe_choice(wanted[0])} if wanted else {}
 
 
 def _build_one(spec: RewardSpec, context: _Context) -> Reward:
