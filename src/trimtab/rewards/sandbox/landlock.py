@@ -72,14 +72,11 @@ def grants(abi: int, folder: str, prefix: Path, shown: Path) -> list[tuple[str, 
     known = handled(abi)[0]
     rules = [(folder, (READ | WRITE | LIST | REMOVE_FILE | MAKE_FILE | TRUNCATE) & known)]
     rules += [("/dev/null", READ | WRITE), ("/dev/zero", READ), ("/dev/urandom", READ)]
-    for path, access in _readable_files(prefix):
-        inside = os.path.relpath(path, prefix)
-        rules.append((path if inside.startswith("..") else str(shown / inside), access))
-    return rules
+    return [*rules, *_readable_files(prefix, shown)]
 
 
 @cache
-def _readable_files(prefix: Path) -> tuple[tuple[str, int], ...]:
+def _readable_files(prefix: Path, shown: Path) -> tuple[tuple[str, int], ...]:
     version = f"python3.{sys.version_info.minor}"
     roots = [prefix / "bin" / version, prefix / "lib" / version, prefix / "lib64" / version]
     found = [*glob(f"{prefix}/lib*/libpython*"), *glob("/lib/ld-*"), "/lib64", "/usr/lib64"]
@@ -87,7 +84,9 @@ def _readable_files(prefix: Path) -> tuple[tuple[str, int], ...]:
     found += ["/usr/share/zoneinfo", "/usr/lib/locale", "/etc/ld.so.cache"]
     real = dict.fromkeys(path.resolve() for path in [*roots, *map(Path, found)] if path.exists())
     hidden = {path.resolve() for path in package_folders(prefix)}
-    return tuple(rule for root in real for rule in readable(root, hidden))
+    rules = [rule for root in real for rule in readable(root, hidden)]
+    inside = [(os.path.relpath(path, prefix), path, access) for path, access in rules]
+    return tuple((path if to.startswith("..") else str(shown / to), access) for to, path, access in inside)
 
 
 def readable(root: Path, hidden: Collection[Path]) -> Iterator[tuple[str, int]]:

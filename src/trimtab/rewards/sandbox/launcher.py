@@ -25,6 +25,8 @@ _NEW_MOUNTS, _BIND, _RECURSIVE, _PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF, _PATH_BENEATH = 444, 445, 446, 1  # Landlock, on every machine
 _LOOK_SECONDS = 0.02  # how often the keeper looks at the private folder and at its own parent
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
 
 def main():
     """Become the program, or start it and keep it."""
@@ -79,7 +81,7 @@ def keep(spec, keeper):
     signals = {signal.SIGCHLD, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     # What loses its parent becomes a child of this process, however often it forked.
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+    _libc.prctl(_SUBREAPER, 1, 0, 0, 0)
     os.mkdir(keeper["folder"], 0o700)
     if spec["user"] and os.getuid() == 0:
         os.chown(keeper["folder"], *spec["user"])
@@ -191,7 +193,7 @@ def make_ruleset(handled, rules):
 
 def _system_call(number, *arguments):
     words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
-    found = ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *words)
+    found = _libc.syscall(ctypes.c_long(number), *words)
     if found < 0:
         raise OSError(ctypes.get_errno(), f"system call {number}")
     return found
@@ -199,28 +201,25 @@ def _system_call(number, *arguments):
 
 def _mount(places):
     """Show directories elsewhere, in a mount namespace of this process."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_NEW_MOUNTS) or libc.mount(None, b"/", None, _RECURSIVE | _PRIVATE, None):
+    if _libc.unshare(_NEW_MOUNTS) or _libc.mount(None, b"/", None, _RECURSIVE | _PRIVATE, None):
         raise OSError(ctypes.get_errno(), "unshare")
     for source, target in places.items():
-        if libc.mount(source.encode(), target.encode(), None, _RECURSIVE | _BIND, None):
+        if _libc.mount(source.encode(), target.encode(), None, _RECURSIVE | _BIND, None):
             raise OSError(ctypes.get_errno(), "mount " + source)
 
 
 def _forbid_new_privileges():
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
+    if _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")
 
 
 def load_filter(program):
     """Forbid new privileges, and install a seccomp filter on this process for good."""
     _forbid_new_privileges()
-    libc = ctypes.CDLL(None, use_errno=True)
     if program:
         room = ctypes.create_string_buffer(program, len(program))
         head = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(room)))
-        if libc.prctl(_SECCOMP, _FILTER_MODE, head, 0, 0):
+        if _libc.prctl(_SECCOMP, _FILTER_MODE, head, 0, 0):
             raise OSError(ctypes.get_errno(), "seccomp")
 
 
