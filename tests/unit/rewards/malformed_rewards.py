@@ -36,6 +36,7 @@ _FORGED = """
     for number in range(3, 64):
         try: os.write(number, line.encode())
         except OSError: pass
+    time.sleep(0.5)
     return [float("nan")] * n
 """
 
