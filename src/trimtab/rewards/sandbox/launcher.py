@@ -139,9 +139,9 @@ def _end_descendants():
         time.sleep(0.001)
 
 
-def descendants(root):
+def descendants(root: int) -> list[int]:
     """The processes below ``root``, without itself."""
-    children = {}
+    children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
