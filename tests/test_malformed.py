@@ -177,6 +177,10 @@ CASES = (
     ),
     reward_case("reward of no known form", "mine.py:f", "f(prompts, completions", code="def f(x): ...\n"),
     reward_case("reward file broken", "mine.py:f", "cannot be imported", "line 1", code="def f(:\n"),
+    reward_case(
+        "reward file exits", "mine.py:f", "cannot be loaded", "exit code 3", code="import os\nos._exit(3)\n"
+    ),
+    reward_case("reward timeout", "mine.py:f --option timeout_s=0", "timeout_s = 0", "above 0"),
     reward_case("reward option missing", "regex", "needs the option 'pattern'"),
     reward_case("reward option unknown", "length --option hgh=3", "no option 'hgh'", "'high'"),
     reward_case("reward option not a pair", "length --option high", "KEY=VALUE"),

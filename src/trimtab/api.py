@@ -21,6 +21,7 @@ from trimtab.errors import ConfigError, nearest
 from trimtab.models.load import save_model
 from trimtab.monitor import Guard, RLMonitor, build_kl_controller
 from trimtab.rewards.learned import LearnedReward
+from trimtab.rewards.registry import describe_sandbox
 from trimtab.runs import RunWriter, TerminalView, named_stats
 from trimtab.trainers.cadence import Cadence
 from trimtab.trainers.grpo import grpo_step
@@ -78,7 +79,8 @@ class _Trainer:
         self.kl_controller = build_kl_controller(self.rl.kl)
         self.step = 0
         self.num_steps = 0
-        run = RunWriter(self.recipe.paths.run, self.recipe.resolved())
+        facts = describe_sandbox(self.rl.rewards)
+        run = RunWriter(self.recipe.paths.run, self.recipe.resolved(), facts=facts)
         self.stage = Stage("rl", run, TerminalView(0, "rl", samples=0), Guard())
 
     def train_step(self, prompts: Sequence[str]) -> dict[str, float]:

@@ -37,7 +37,7 @@ def execute(args: argparse.Namespace) -> int:
     rows += [[name, _version(name)] for name in PACKAGES]
     rows.append(["optional", ", ".join(n for n in OPTIONAL if _version(n) != "not installed") or "none"])
     rows += _hardware()
-    rows.append(["sandbox for code", _sandbox()])
+    rows += _sandboxes()
     print(table(["what", "found"], rows, right=False))
     return 0
 
@@ -49,18 +49,19 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _sandbox() -> str:
-    """The level that code rewards get, after a self-test."""
-    from trimtab.rewards.sandbox.levels import LEVELS, bubblewrap_fault
-    from trimtab.rewards.sandbox.limits import ControlGroup, Limits
+def _sandboxes() -> list[list[str]]:
+    """What code rewards get, and every level with its self-test."""
+    from trimtab.rewards.sandbox.levels import describe_choice, describe_levels
 
-    fault = bubblewrap_fault()
-    if fault is not None:
-        return f"none, code rewards abstain: {fault}"
-    group = ControlGroup(Limits())
-    bounds = "cgroup and rlimits" if group.is_complete else "rlimits only: no cgroup may be made"
-    group.remove()
-    return f"level {LEVELS['bubblewrap']}, bubblewrap; {bounds}"
+    choice = describe_choice()
+    used = "none, code rewards are refused"
+    if choice["name"] is not None:
+        used = f"level {choice['level']}, {choice['name']}; {choice['bounds']}"
+    rows = [["sandbox for code", used]]
+    for name, level, fault in describe_levels():
+        found = "passed its self-test" if fault is None else fault
+        rows.append([f"  level {level}", f"{name}: {found if level > 1 else 'only when named, no attacker'}"])
+    return rows
 
 
 def _hardware() -> list[list[str]]:

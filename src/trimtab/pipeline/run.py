@@ -17,6 +17,7 @@ from trimtab.models.checkpoint import list_checkpoints
 from trimtab.monitor import Guard
 from trimtab.pipeline.evaluation import run_eval
 from trimtab.pipeline.training import num_steps, run_reward_model, run_rl, run_sft
+from trimtab.rewards.registry import describe_sandbox
 from trimtab.runs import RunWriter, Sink, SinkSettings, TerminalView, build_sinks, read_events
 from trimtab.runs.files import write_json
 from trimtab.trainers import stage as stages
@@ -42,7 +43,10 @@ def run_pipeline(recipe: Recipe, stage: Stage | None = None, resume: bool = Fals
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     keeps_records = resume or stage is not None
-    with RunWriter(recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records) as run:
+    facts = describe_sandbox(recipe.rl.rewards) if recipe.rl is not None else {}
+    with RunWriter(
+        recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
+    ) as run:
         results = finished_stages(recipe.paths.run) if keeps_records else {}
         for name in names:
             if resume and name in results and Path(results[name].get("path", "")).exists():

@@ -11,13 +11,14 @@ from typing import Any
 from trimtab.config import RewardSpec
 from trimtab.errors import RewardError, nearest
 from trimtab.rewards import business, rules
-from trimtab.rewards.adapters import reward_from_file
 from trimtab.rewards.base import Reward
 from trimtab.rewards.code_tests import code_reward
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.final_number import final_number_reward
+from trimtab.rewards.isolated import user_reward
 from trimtab.rewards.math_answer import math_reward
 from trimtab.rewards.sales import SalesVerifiableReward
+from trimtab.rewards.sandbox.levels import describe_choice
 from trimtab.rewards.user_file import is_user_file
 
 
@@ -145,9 +146,15 @@ def uses_reward_model(specs: Sequence[RewardSpec]) -> bool:
     )
 
 
+def describe_sandbox(specs: Sequence[RewardSpec]) -> dict[str, Any]:
+    """What a run's manifest says of the sandbox of the reward ``code``; empty where none is one."""
+    wanted = [str(spec.options.get("sandbox", "auto")) for spec in specs if spec.name == "code"]
+    return {"sandbox": describe_choice(wanted[0])} if wanted else {}
+
+
 def _build_one(spec: RewardSpec, context: _Context) -> Reward:
     if is_user_file(spec.name):
-        return reward_from_file(spec.name, spec.options)
+        return user_reward(spec.name, spec.options)
     if spec.name not in REWARDS:
         raise RewardError(
             f"Reward '{spec.name}' is not known{nearest(spec.name, REWARDS)}; your own is given as "

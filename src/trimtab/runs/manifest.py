@@ -16,8 +16,11 @@ _PACKAGES = ("trimtab", "torch", "transformers", "safetensors", "pyarrow", "nump
 _SECRET_FLAG = re.compile(r"^--?(?:.*[-_.])?(?:token|key|password|secret)$", re.IGNORECASE)
 
 
-def build_manifest(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe this process: versions, Python, platform, seed, commit, command line and start time (UTC)."""
+def build_manifest(recipe: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Describe this process: versions, Python, platform, seed, commit, command line and start time (UTC).
+
+    ``facts`` are entries that only the caller knows, such as the ``sandbox`` that code rewards run in.
+    """
     return {
         "name": recipe.get("name"),
         "seed": recipe.get("seed"),
@@ -27,6 +30,7 @@ def build_manifest(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "git": git_state(Path.cwd()),
+        **(facts or {}),
     }
 
 

@@ -30,7 +30,7 @@ class RunWriter:
     ``resume=False`` starts a new record: what an earlier run left in ``root`` is moved to ``root/previous``
     (only the latest is kept). ``resume=True`` goes on with what is there: a half-written last line is cut
     off, the manifest notes the new process, changed keys of the recipe become a ``note``. To run one stage
-    of a recipe again beside the others, resume and ``rewind(stage, 0)``.
+    of a recipe again beside the others, resume and ``rewind(stage, 0)``. ``facts`` go into the manifest.
 
     Every event reaches the operating system before the call returns, so a killed process loses none.
 
@@ -45,6 +45,7 @@ class RunWriter:
         *,
         sinks: Iterable[Sink] = (),
         resume: bool = False,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = RunDirectory(os.fspath(root))
         self._sinks = list(sinks)
@@ -52,7 +53,7 @@ class RunWriter:
             if not resume:
                 _set_aside(self.directory)
             self.directory.create()
-            self._start(recipe)
+            self._start(recipe, facts)
             _cut_half_line(self.directory)
             self._file: BinaryIO = self.directory.events.open("ab")
         except OSError as error:
@@ -135,12 +136,12 @@ class RunWriter:
         os.fsync(self._file.fileno())
         self._file.close()
 
-    def _start(self, recipe: Mapping[str, Any]) -> None:
+    def _start(self, recipe: Mapping[str, Any], facts: Mapping[str, Any] | None) -> None:
         """Write recipe and manifest; on resume, note what changed and keep the first manifest."""
         plain, before = to_plain(recipe), read_json(self.directory.recipe)
         self._changed = _changed_keys(before, plain) if before else []
         write_json(self.directory.recipe, plain)
-        now, first = build_manifest(recipe), read_json(self.directory.manifest)
+        now, first = build_manifest(recipe, facts), read_json(self.directory.manifest)
         write_json(
             self.directory.manifest, {**first, "resumed": [*first.get("resumed", []), now]} if first else now
         )

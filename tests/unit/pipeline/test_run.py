@@ -328,3 +328,24 @@ def test_outputs_load_without_trimtab(finished: tuple[Path, Tree, dict[str, Any]
         check=False,
     )
     assert found.stdout.strip() == "loaded", found.stderr
+
+
+def test_the_manifest_names_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 4: with the reward `code` the manifest has its sandbox and the self-tests; without, nothing."""
+    from trimtab.rewards import registry
+
+    told = {"name": "landlock", "level": 2, "bounds": "rlimits only", "self_tests": {"landlock": "passed"}}
+    asked: list[str] = []
+    monkeypatch.setattr(registry, "describe_choice", lambda wanted: asked.append(wanted) or told)
+    tests = [{"fn": "f", "args": [], "expected": 1}]
+    (tmp_path / "rows.json").write_text(
+        json.dumps([{"prompt": f"write f {i}", "tests": tests} for i in range(4)])
+    )
+    rows = {"data": str(tmp_path / "rows.json"), "hidden_data": None, "steps": 1}
+    rewards = [{"name": "code", "options": {"sandbox": "subprocess"}}]
+    alone: dict[str, Any] = {"sft": None, "reward_model": None, "eval": None}
+    run_pipeline(changed(tiny_tree(tmp_path), rl={**rows, "rewards": rewards}, **alone))
+    manifest = json.loads((tmp_path / "out" / "run" / "manifest.json").read_text())
+    assert manifest["sandbox"] == told and asked == ["subprocess"]
+    run_pipeline(changed(tiny_tree(tmp_path), rl={**rows, "rewards": [VARIED]}, **alone))
+    assert "sandbox" not in json.loads((tmp_path / "out" / "run" / "manifest.json").read_text())

