@@ -269,6 +269,11 @@ def test_the_queue_is_bounded_and_a_stuck_worker_replaced() -> None:
     assert after == [200, 200]
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @pytest.mark.slow
 def test_a_reward_that_hangs_dies_or_raises(tmp_path: Path) -> None:
     """R31, threats: each costs its own request; the next one is answered; nothing of the inside is told."""
@@ -285,12 +290,11 @@ def test_a_reward_that_hangs_dies_or_raises(tmp_path: Path) -> None:
         assert "not a finite number" in errors[7]
         openrlhf = remote_reward(f"{url}/get_reward")
         assert [r.value for r in openrlhf.score([sample("abcd", prompt="q")])] == [4.0]
+        workers = children_of(process.pid)
+        assert len(workers) == 2
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-        left = subprocess.run(
-            ["pgrep", "-s", "0", "-f", "serve_worker"], capture_output=True, text=True
-        ).stdout
-        assert not left.strip()
+        assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
 @pytest.mark.slow
