@@ -200,6 +200,25 @@ def test_a_dead_server_is_left_alone_until_the_pause_is_over() -> None:
         assert [r.value for r in reward.score(texts(5))] == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
+def test_after_the_pause_one_request_finds_out() -> None:
+    """R31: of many batches only one is sent while nobody knows whether the server is back."""
+    pauses = Pauses()
+    with bad_server("slow", slow_s=0.2) as server:
+        reward = reward_at(
+            server.url, pauses, batch_size=1, concurrency=6, retries=0, failures=1, pause_s=9.0
+        )
+        reward.client.breaker.failed("gone")
+        assert reward.score(texts(6))[5].value is None and not server.bodies
+        pauses.now += 9.0
+        server.mode = "500"
+        reward.score(texts(6))
+        assert len(server.bodies) == 1
+        pauses.now += 18.0
+        server.mode = "good"
+        assert [r.value for r in reward.score(texts(6))] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+        assert len(server.bodies) == 7
+
+
 def test_nobody_there() -> None:
     """R31: a refused connection is an abstention that names it."""
     result = reward_at(dead_address(), retries=1).score([sample("a")])[0]
