@@ -1,4 +1,4 @@
-"""List the rewards there are, score completions with one, or attack one."""
+"""List the rewards there are, score completions with one, attack one, or serve one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trimtab.cli import rewards_serve
 from trimtab.cli.figures import table
 from trimtab.cli.parser import Parser
 from trimtab.errors import ConfigError, DataError
@@ -18,8 +19,8 @@ _SCORED = ("prompt", "completion")
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add `rewards list`, `rewards score` and `rewards audit`."""
-    actions = parser.add_subparsers(dest="action", metavar="list|score|audit", required=True)
+    """Add `rewards list`, `rewards score`, `rewards audit` and `rewards serve`."""
+    actions = parser.add_subparsers(dest="action", metavar="list|score|audit|serve", required=True)
     actions.add_parser("list", help="the rewards that have a name")
     scoring = actions.add_parser(
         "score",
@@ -43,6 +44,7 @@ def add_arguments(parser: Parser) -> None:
         default=0.5,
         help="largest share of an honest reward that is accepted (0.5)",
     )
+    rewards_serve.add_parser(actions)
     for action in (scoring, auditing):
         action.add_argument(
             "reward", metavar="NAME|FILE.py:function", help="a reward's name, or your function"
@@ -59,8 +61,9 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """List, score or audit; return the exit code."""
-    return {"list": lambda _: _list(), "score": _score, "audit": _audit}[args.action](args)
+    """List, score, audit or serve; return the exit code."""
+    does = {"list": lambda _: _list(), "score": _score, "audit": _audit, "serve": rewards_serve.execute}
+    return does[args.action](args)
 
 
 def _list() -> int:
@@ -79,7 +82,7 @@ def _options_of(builder: Any) -> list[str]:
 
 def _score(args: argparse.Namespace) -> int:
     samples = load_samples(args.data)
-    reward = build_one(args.reward, _options(args.option), args.reward_model)
+    reward = build_one(args.reward, read_options(args.option), args.reward_model)
     from trimtab.rewards.base import call_reward
 
     results = [
@@ -113,7 +116,7 @@ def _audit(args: argparse.Namespace) -> int:
     from trimtab.rewards.audit import audit_reward
 
     samples = load_samples(args.data) if args.data else _honest_sales(args.seed)
-    reward = build_one(args.reward, _options(args.option), args.reward_model)
+    reward = build_one(args.reward, read_options(args.option), args.reward_model)
     report = audit_reward(reward, samples, rounds=args.rounds, seed=args.seed)
     rows = [["honest answers", f"{report.honest:.3f}", "", ""]]
     for attack in report.attacks:
@@ -187,8 +190,12 @@ def load_samples(path: str) -> list[Any]:
     return samples
 
 
-def _options(words: Sequence[str]) -> dict[str, Any]:
-    """Read KEY=VALUE, the value as TOML where it is, else as text."""
+def read_options(words: Sequence[str]) -> dict[str, Any]:
+    """Read KEY=VALUE, the value as TOML where it is, else as text.
+
+    Raises:
+        ConfigError: a word is not of this form.
+    """
     import tomllib
 
     options: dict[str, Any] = {}

@@ -15,7 +15,9 @@ class EvalConfig(Section):
     num_generations: int = Field(1, ge=1, description="Completions per prompt and model.")
     temperature: float | None = Field(None, gt=0, description="Sampling temperature; else `rl.temperature`.")
     judge: str | None = Field(
-        None, description="`sales_quality`, a reward model directory, or `FILE.py:function`; never a reward."
+        None,
+        description="`sales_quality`, a reward model directory, `FILE.py:function`, or `openai:MODEL@URL`; "
+        "never a reward.",
     )
     tie_margin: float = Field(0.02, ge=0, description="Scores closer than this are a tie.")
     pass_threshold: float = Field(0.5, description="A completion passes when its reward is at least this.")

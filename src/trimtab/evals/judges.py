@@ -9,6 +9,7 @@ from typing import Protocol
 
 from trimtab.config import RewardSpec
 from trimtab.errors import ConfigError, RewardError, nearest
+from trimtab.evals.chat import CHAT_PREFIX, chat_judge, is_training_judge
 from trimtab.rewards.base import Reward, call_reward, check_result, describe
 from trimtab.rewards.registry import REWARDS, uses_reward_model
 from trimtab.rewards.user_file import is_user_file, load_from_file
@@ -87,8 +88,8 @@ def build_judge(
     """Return the judge that ``eval.judge`` names.
 
     Args:
-        judge: a name of JUDGES, the directory of a reward model, or ``FILE.py:function`` with
-            ``function(prompt, response) -> float``.
+        judge: a name of JUDGES, the directory of a reward model, ``FILE.py:function`` with
+            ``function(prompt, response) -> float``, or ``openai:MODEL@URL`` (see ``evals/chat.py``).
         tie_margin: scores closer than this are a tie.
         rewards: what the policy was trained on; none of it may judge.
         reward_model: the reward model of the training, when there is one.
@@ -102,6 +103,8 @@ def build_judge(
     _refuse_training_reward(judge, rewards, reward_model)
     if judge in JUDGES:
         return ScoreJudge(JUDGES[judge], tie_margin)
+    if judge.startswith(CHAT_PREFIX):
+        return chat_judge(judge)
     if is_user_file(judge):
         return ScoreJudge(load_from_file(judge), tie_margin)
     if Path(judge).is_dir():
@@ -110,7 +113,7 @@ def build_judge(
         return ScoreJudge(LearnedReward(judge, device=device), tie_margin)
     raise ConfigError(
         f"eval.judge = '{judge}' is neither a judge{nearest(judge, JUDGES)}, nor the directory of a reward "
-        "model, nor FILE.py:function."
+        "model, nor FILE.py:function, nor openai:MODEL@URL."
     )
 
 
@@ -121,6 +124,8 @@ def _refuse_training_reward(judge: str, rewards: Sequence[RewardSpec], reward_mo
         raise ConfigError(
             f"eval.judge = '{judge}' is a reward of the training, which cannot judge it; {fix}."
         )
+    if judge.startswith(CHAT_PREFIX) and is_training_judge(judge, rewards):
+        raise ConfigError(f"eval.judge = '{judge}' is the judge of the training's rewards; {fix}.")
     models = [str(spec.options["path"]) for spec in rewards if "path" in spec.options]
     if reward_model is not None and uses_reward_model(rewards):
         models.append(str(reward_model))

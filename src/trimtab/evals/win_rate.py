@@ -69,6 +69,9 @@ def win_rate(
     if prepare is not None:
         rows = [prompt for prompt, _, _ in flat]
         prepare([*rows, *rows], [*(a for _, a, _ in flat), *(b for _, _, b in flat)])
+    prepare_pairs = getattr(judge, "prepare_pairs", None)  # and those that compare, at all the pairs
+    if prepare_pairs is not None:
+        prepare_pairs(flat)
     outcomes = [[_outcome(judge, pair, tie_margin) for pair in row] for row in pairs]
     means = [sum(row) / len(row) for row in outcomes]
     low, high = mean_interval(means, seed)

@@ -16,10 +16,15 @@ from typing import Any
 
 from trimtab.errors import RewardError
 from trimtab.rewards.base import Reward, abstain_all, check_result, describe
+from trimtab.rewards.parts_log import PartsLog, as_list, numbers_of
 from trimtab.rewards.user_file import load_from_file
 from trimtab.types import RewardResult, Sample
 
 Options = Mapping[str, Any]
+# One of these is what a function scores.
+_SCORED = {"completions", "completion_ids", "solution_str", "solution_strs", "queries"}
+# Columns that TRL does not pass on, since its own arguments are called so or nearly so.
+_OWN_COLUMNS = {"prompt", "completion", "completion_ids"}
 # What a verl or OpenRLHF row calls its gold answer; the first one that is there is taken.
 GOLD_COLUMNS = ("ground_truth", "label", "labels", "answer", "solution")
 
@@ -123,42 +128,62 @@ def _call_trl(reward: FunctionReward, samples: Sequence[Sample]) -> list[RewardR
     if as_messages:
         prompts = [[dict(message) for message in s.prompt.messages] for s in samples]
         completions = [[{"role": "assistant", "content": s.completion}] for s in samples]
+    log = PartsLog(len(samples))
     extras = {
         "completion_ids": [list(sample.token_ids) for sample in samples],
         "trainer_state": SimpleNamespace(global_step=reward.step),
-        "log_extra": lambda column, values: None,
-        "log_metric": lambda name, value: None,
+        "log_extra": log.extra,
+        "log_metric": log.metric,
     }
     names = dict.fromkeys(name for sample in samples for name in sample.prompt.columns)
-    columns = {name: [sample.prompt.columns.get(name) for sample in samples] for name in names}
+    columns = {
+        name: [s.prompt.columns.get(name) for s in samples] for name in names if name not in _OWN_COLUMNS
+    }
     values = reward.invoke({**columns, **extras, "prompts": prompts, "completions": completions})
-    return reward.check(values, samples)
+    return log.added_to(reward.check(values, samples))
+
+
+def _call_verl_batch(reward: FunctionReward, samples: Sequence[Sample]) -> list[RewardResult]:
+    """verl's batched form: ``compute_score(data_sources, solution_strs, ground_truths, extra_infos)``."""
+    rows = [_verl_row(sample) for sample in samples]
+    values = as_list(reward.invoke({f"{key}s": [row[key] for row in rows] for key in rows[0]}))
+    if len(values) != len(samples):
+        raise RewardError(
+            f"reward {reward.name} returned {len(values)} values for {len(samples)} completions"
+        )
+    return [_verl_result(reward, value) for value in values]
 
 
 def _call_verl(reward: FunctionReward, samples: Sequence[Sample]) -> list[RewardResult]:
     """``compute_score(data_source, solution_str, ground_truth, extra_info) -> float | {"score": …}``."""
     results = []
     for sample in samples:
-        columns = sample.prompt.columns
-        given = {
-            "data_source": columns.get("data_source", ""),
-            "solution_str": sample.completion,
-            "ground_truth": gold_of(columns),
-            "extra_info": columns.get("extra_info") or {},
-        }
         try:
-            value = reward.invoke(given)
+            value = reward.invoke(_verl_row(sample))
         except Exception as error:  # scored row by row, so one bad row costs one row
             results.append(RewardResult(None, error=f"reward {reward.name} failed: {describe(error)}"))
             continue
-        if not isinstance(value, Mapping):
-            results.append(check_result(value, reward.name))
-            continue
-        checked = check_result(value.get("score"), reward.name)
-        if checked.value is None and checked.error is None:
-            checked = RewardResult(None, error=f"reward {reward.name} returned a dict without 'score'")
-        results.append(RewardResult(checked.value, _numbers(value), checked.error))
+        results.append(_verl_result(reward, value))
     return results
+
+
+def _verl_row(sample: Sample) -> dict[str, Any]:
+    columns = sample.prompt.columns
+    return {
+        "data_source": columns.get("data_source", ""),
+        "solution_str": sample.completion,
+        "ground_truth": gold_of(columns),
+        "extra_info": columns.get("extra_info") or {},
+    }
+
+
+def _verl_result(reward: FunctionReward, value: Any) -> RewardResult:
+    if not isinstance(value, Mapping):
+        return check_result(value, reward.name)
+    checked = check_result(value.get("score"), reward.name)
+    if checked.value is None and checked.error is None:
+        checked = RewardResult(None, error=f"reward {reward.name} returned a dict without 'score'")
+    return RewardResult(checked.value, numbers_of(value, but="score"), checked.error)
 
 
 def _call_openrlhf(reward: FunctionReward, samples: Sequence[Sample]) -> list[RewardResult]:
@@ -170,11 +195,16 @@ def _call_openrlhf(reward: FunctionReward, samples: Sequence[Sample]) -> list[Re
         "labels": [gold_of(sample.prompt.columns) for sample in samples],
     }
     values = reward.invoke(given)
-    if isinstance(values, Mapping):
-        if "rewards" not in values:
-            raise RewardError(f"reward {reward.name} returned a dict without 'rewards'")
-        values = values["rewards"]
-    return reward.check(values, samples)
+    if not isinstance(values, Mapping):
+        return reward.check(values, samples)
+    if "rewards" not in values:
+        raise RewardError(f"reward {reward.name} returned a dict without 'rewards'")
+    log = PartsLog(len(samples))
+    extra_logs = values.get("extra_logs")
+    logs = dict(extra_logs) if isinstance(extra_logs, Mapping) else {}
+    for name, column in {"scores": values.get("scores"), **logs}.items():
+        log.extra(str(name), column)
+    return log.added_to(reward.check(values["rewards"], samples))
 
 
 def is_conversational(sample: Sample) -> bool:
@@ -193,6 +223,8 @@ def gold_of(columns: Mapping[str, Any]) -> Any:
 def _dialect(names: set[str]) -> Callable[[FunctionReward, Sequence[Sample]], list[RewardResult]]:
     if {"solution_str", "ground_truth"} <= names:
         return _call_verl
+    if {"solution_strs", "ground_truths"} <= names:
+        return _call_verl_batch
     return _call_openrlhf if "queries" in names else _call_trl
 
 
@@ -203,17 +235,12 @@ def _parameters(function: Callable[..., Any], name: str) -> Mapping[str, inspect
         raise RewardError(f"The signature of reward {name} cannot be read: write it as a function.") from None
     names = set(parameters)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if not takes_all and not names & {"completions", "completion_ids", "solution_str", "queries"}:
+    if not takes_all and not names & _SCORED:
         raise RewardError(
             f"Reward {name} takes ({', '.join(parameters)}), which is no known form: write "
             "f(prompts, completions, **columns) -> list of numbers."
         )
     return parameters
-
-
-def _numbers(value: Mapping[str, Any]) -> dict[str, float]:
-    checked = {str(key): check_result(item, "") for key, item in value.items() if key != "score"}
-    return {key: result.value for key, result in checked.items() if result.value is not None}
 
 
 def _wait(awaitable: Any) -> Any:

@@ -19,7 +19,7 @@ from trimtab.errors import RewardError
 from trimtab.rewards.adapters import reward_from_file
 from trimtab.rewards.base import Reward, abstain_all, check_result, describe
 from trimtab.rewards.isolated_process import WorkerGone, WorkerProcess
-from trimtab.rewards.wire import encode, encode_samples
+from trimtab.rewards.isolated_wire import encode, encode_samples
 from trimtab.types import RewardResult, Sample
 
 TIMEOUT_SECONDS = 60.0

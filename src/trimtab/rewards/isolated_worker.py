@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from trimtab.errors import RewardError
 from trimtab.rewards.adapters import reward_from_file
 from trimtab.rewards.base import Reward, call_reward, check_result, describe
-from trimtab.rewards.wire import decode, decode_samples
+from trimtab.rewards.isolated_wire import decode, decode_samples
 from trimtab.types import RewardResult
 
 _END_WITH_PARENT, _SUBREAPER = 1, 36  # prctl

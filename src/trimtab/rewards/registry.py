@@ -16,7 +16,9 @@ from trimtab.rewards.code_tests import code_reward
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.final_number import final_number_reward
 from trimtab.rewards.isolated import user_reward
+from trimtab.rewards.judge import judge_reward
 from trimtab.rewards.math_answer import math_reward
+from trimtab.rewards.remote import remote_reward
 from trimtab.rewards.sales import SalesVerifiableReward
 from trimtab.rewards.sandbox.levels import describe_choice
 from trimtab.rewards.user_file import is_user_file
@@ -107,6 +109,8 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "math": _plain(math_reward),
     "code": _plain(code_reward),
     "arithmetic": _plain(_arithmetic),
+    "remote": _plain(remote_reward),
+    "judge": _plain(judge_reward),
 }
 
 
@@ -174,5 +178,5 @@ def _build_one(spec: RewardSpec, context: _Context) -> Reward:
         )
     try:
         return build(context, **spec.options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise RewardError(f"Reward {spec.name}: an option has the wrong type ({error}).") from None

@@ -20,8 +20,8 @@ from trimtab.errors import RewardError
 from trimtab.rewards.adapters import reward_from_file
 from trimtab.rewards.base import call_reward
 from trimtab.rewards.isolated import IsolatedReward, kind_of, user_reward
+from trimtab.rewards.isolated_wire import decode, encode
 from trimtab.rewards.registry import build_reward
-from trimtab.rewards.wire import decode, encode
 from trimtab.types import Prompt, Sample
 
 

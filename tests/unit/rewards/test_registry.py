@@ -7,6 +7,7 @@ from trimtab.errors import RewardError
 from trimtab.rewards import REWARDS, LearnedReward, build_reward
 from trimtab.rewards.registry import uses_reward_model
 
+from .bad_server import dead_address
 from .toy import sample, toy_reward_model, toy_tokenizer
 
 
@@ -37,6 +38,8 @@ def test_a_mixture(tmp_path):
 def test_every_name_is_buildable_or_says_what_it_needs(learned):
     """R19: the registry holds no dead name."""
     needs = {"regex": {"pattern": "a"}, "contains": {"words": ["a"]}, "same_names": {"names": ["a", "b"]}}
+    nobody = {"url": dead_address(), "retries": 0}
+    needs |= {"remote": nobody, "judge": {**nobody, "model": "m", "cache": "off"}}
     for name in REWARDS:
         reward = build_reward([spec(name, **needs.get(name, {}))], reward_model=learned)
         assert len(reward.score([sample("1", answer="1")])) == 1
