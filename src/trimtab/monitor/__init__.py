@@ -1,5 +1,6 @@
-"""Floats in, verdict out: detectors, guard, health check and KL controllers. Imports no torch."""
+"""Floats in, verdict out: detectors, guard, health check, controllers. Imports no torch."""
 
+from trimtab.monitor.constraint import ConstraintController
 from trimtab.monitor.guard import GUARD_MODES, Decision, Guard, Verdict
 from trimtab.monitor.kl_controller import (
     AdaptiveKLController,
@@ -18,6 +19,7 @@ __all__ = [
     "Alarm",
     "AlarmKind",
     "ClippedKLController",
+    "ConstraintController",
     "Decision",
     "Explanation",
     "FixedKLController",
