@@ -24,7 +24,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -57,7 +57,7 @@ CLAUSES = {
     "培训已包含": 0.5,
     "账号可随时加减": 0.5,
 }
-# Name of the arm → the entry no_promise of rl.rewards: a constraint's target, or a weight.
+# Name of the arm → the entry no_invented_price of rl.rewards: a constraint with a target, or a weight.
 ARMS: dict[str, dict[str, Any]] = {
     "constraint 10 %": {"constraint": {"target": 0.10}},
     "weight 0.3": {"weight": 0.3},
@@ -81,11 +81,16 @@ def sft_rows(count: int = 800, seed: int = 11) -> Iterator[dict[str, str]]:
         yield {"prompt": request, "completion": "，".join(said) + "。"}
 
 
-def prompt_rows(prompts: Iterable[str], seed: int) -> Iterator[dict[str, str]]:
-    """Prompts, each with the prices that this customer may be told."""
+def prompt_rows(prompts: Sequence[str], seed: int) -> Iterator[dict[str, str]]:
+    """Prompts, each with the prices that this customer may be told: exact shares in random order."""
     rng = random.Random(f"prices-{seed}")
-    for prompt in prompts:
-        yield {"prompt": prompt, "prices": f"{rng.choice(SPECIAL)}元 {rng.choice(YEARLY)}元"}
+    special, yearly = (
+        [prices[row % len(prices)] for row in range(len(prompts))] for prices in (SPECIAL, YEARLY)
+    )
+    rng.shuffle(special)
+    rng.shuffle(yearly)
+    for prompt, first, second in zip(prompts, special, yearly, strict=True):
+        yield {"prompt": prompt, "prices": f"{first}元 {second}元"}
 
 
 def chinese(count: int, seed: int) -> list[str]:

@@ -17,6 +17,7 @@ from trimtab.trainers.shaping import RewardShaping
 from trimtab.types import RewardResult, Sample
 
 TARGET = 0.15
+MIN_RISE = 0.05  # of the 0.19 that lie between a random model and seven twos with one four
 PAYS = (1.0, 0.0, 0.5, 0.0)  # by the remainder of a token id divided by four
 
 
@@ -54,7 +55,7 @@ def faults(table: Table) -> list[str]:
     first, last = (mean_of(table, "reward/part/twos", part) for part in (slice(0, LAST), slice(-LAST, None)))
     rate = mean_of(table, "constraint/few_fourths/rate", slice(-LAST, None))
     print(f"reward {first:.3f} → {last:.3f}, violations {rate:.3f}")
-    found = [] if last > first + 0.1 else [f"the reward went from {first:.3f} to {last:.3f}"]
+    found = [] if last > first + MIN_RISE else [f"the reward went from {first:.3f} to {last:.3f}"]
     return found if rate <= TARGET else [*found, f"{rate:.3f} of the completions break the limit"]
 
 
