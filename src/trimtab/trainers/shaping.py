@@ -64,7 +64,7 @@ class RewardShaping:
     def penalty(self, result: RewardResult) -> float:
         """What the constraints charge one completion at the weights in force; at least 0."""
         found = self._violations(result)
-        return sum(self.controllers[name].weight * violation for name, violation in found.items())
+        return sum((self.controllers[name].weight * violation for name, violation in found.items()), 0.0)
 
     def apply(self, batch: RolloutBatch, groups: Sequence[RolloutGroup]) -> RolloutBatch:
         """Return the batch with normalised rewards, penalties and, where asked for, its components."""
@@ -74,7 +74,7 @@ class RewardShaping:
             # This step counts too: else the first would have no scale.
             self.moments = self.moments.with_values(rewards[batch.valid].tolist())
             rewards = normalise_rewards(rewards, batch.valid, mean=self.moments.mean, std=self.moments.std)
-        penalties = torch.tensor([self.penalty(result) for result in results])
+        penalties = torch.tensor([self.penalty(result) for result in results], dtype=torch.float32)
         components = self._components(results) if self.is_decoupled else None
         return replace(batch, rewards=rewards, penalties=penalties, components=components)
 
