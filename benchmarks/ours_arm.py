@@ -31,6 +31,7 @@ from trimtab.runs import RunWriter, TerminalView
 from trimtab.trainers.batching import make_batch
 from trimtab.trainers.grpo import completion_advantages, grpo_step
 from trimtab.trainers.objectives import PolicyObjective
+from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Stage, StepContext
 from trimtab.types import Completion, Prompt, RewardResult, RolloutGroup, Sample, TrainBatch
 
@@ -85,6 +86,7 @@ class Ours:
         self.prompt_ids = [tuple(encode(self.system.tokenizer, p.messages)) for p in prompts]
         self.stream = PromptStream(prompts, spec.seed)
         self.stage = silent_stage()
+        self.shaping = RewardShaping(self.recipe.rl, self.system.reward)
         self.steps = 0
 
     def step(self) -> dict[str, Any]:
@@ -93,7 +95,7 @@ class Ours:
         at = StepContext(self.steps, 1_000_000, self.spec.seed, rl.kl.coef)
         synchronize(self.spec.device)
         start = time.perf_counter()
-        metrics, _ = grpo_step(self.system, self.stream, rl, self.stage, at)
+        metrics, _ = grpo_step(self.system, self.stream, rl, self.stage, at, self.shaping)
         synchronize(self.spec.device)
         seconds = time.perf_counter() - start
         self.steps += 1

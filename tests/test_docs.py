@@ -32,7 +32,7 @@ TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page 
 NOT_IN_THE_REPOSITORY = ("output/", "DIR/", "models/smollm2", "previous/", ".venv", "org/name", "group/name")
 # Groups of metrics, explained in docs/metrics.md and tested there.
 METRIC_GROUPS = {"loss", "reward", "rm", "sft", "kl", "policy", "completions", "critic", "train", "time"} | {
-    "speed", "eval", "rewards", "clip_ratio", "stage",
+    "speed", "eval", "rewards", "clip_ratio", "stage", "constraint",
 }  # fmt: skip
 SECTIONS = ("sft", "reward_model", "rl", "eval", "monitor", "model", "paths")
 KEYS = {key.name: key.default for key in keys(Recipe)}

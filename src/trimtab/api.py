@@ -27,6 +27,7 @@ from trimtab.trainers.cadence import Cadence
 from trimtab.trainers.grpo import grpo_step
 from trimtab.trainers.ppo import ppo_step
 from trimtab.trainers.seeds import derive_seed
+from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Stage, StepContext, total_steps
 from trimtab.types import Prompt
 
@@ -77,6 +78,7 @@ class _Trainer:
         self.system = build_system(self.recipe, policy_model_path, reward_model_path)
         self.monitor = RLMonitor()
         self.kl_controller = build_kl_controller(self.rl.kl)
+        self.shaping = RewardShaping(self.rl, self.system.reward)
         self.step = 0
         self.num_steps = 0
         facts = describe_sandbox(self.rl.rewards)
@@ -95,10 +97,11 @@ class _Trainer:
             self.step, max(self.num_steps, self.step + 1), self.recipe.seed, self.kl_controller.kl_coef
         )
         run_step = ppo_step if self.algorithm == "ppo" else grpo_step
-        metrics, records = run_step(self.system, stream, rl, self.stage, at)
+        metrics, records = run_step(self.system, stream, rl, self.stage, at, self.shaping)
         cadence = Cadence(rl=rl, stage=self.stage, seed=self.recipe.seed)
         cadence.after_step(self.step, metrics, records)
         cadence.follow_kl(self.kl_controller, self.step, metrics, num_samples=len(records))
+        cadence.follow_constraints(self.shaping, self.step)
         cadence.evaluate_and_save(self.step, at.num_steps, self.system, {})
         self.step += 1
         stats = named_stats(metrics)

@@ -15,7 +15,7 @@ from trimtab.config.evals import EvalConfig, MonitorConfig
 from trimtab.config.load import build_recipe, load_recipe
 from trimtab.config.model import ModelConfig
 from trimtab.config.recipe import STAGES, PathsConfig, Recipe, Stage
-from trimtab.config.rl import RewardSpec, RLConfig
+from trimtab.config.rl import ConstraintConfig, RewardSpec, RLConfig
 from trimtab.config.train import TrainConfig
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "STAGES",
     "AdvantageConfig",
     "ClipConfig",
+    "ConstraintConfig",
     "DynamicSamplingConfig",
     "EvalConfig",
     "KLConfig",

@@ -24,6 +24,9 @@ class AdvantageConfig(Section):
         "group_std", description="What the centred reward is divided by (unbiased)."
     )
     eps: float = Field(1e-6, gt=0, description="Added to the standard deviation.")
+    components: Literal["sum", "normalised"] = Field(
+        "sum", description="Compare the weighted sum of the rewards, or each of them first (GDPO)."
+    )
 
 
 class ClipConfig(Section):

@@ -19,6 +19,29 @@ from trimtab.config.base import Section
 from trimtab.config.data import Schedule
 
 
+class ConstraintConfig(Section):
+    """``constraint`` of an entry of ``rl.rewards``: a limit with a weight of its own that adapts (R24)."""
+
+    target: float = Field(0.05, ge=0, lt=1, description="Share of violations that is accepted.")
+    learning_rate: float = Field(
+        0.5, gt=0, description="How far the weight moves per step and unit of (measured rate - target)."
+    )
+    initial_weight: float = Field(0.0, ge=0, description="Weight at the first step.")
+    max_weight: float = Field(10.0, gt=0, description="The weight never goes above this.")
+    damping: float = Field(
+        0.0, ge=0, description="Adds damping * (measured rate - target) to the weight, against swinging."
+    )
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> ConstraintConfig:
+        if self.initial_weight > self.max_weight:
+            raise ValueError(
+                f"initial_weight = {self.initial_weight} is above max_weight = {self.max_weight}; "
+                "start lower or allow more"
+            )
+        return self
+
+
 class RewardSpec(Section):
     """One entry of ``rl.rewards``: a name (`sales`) or `FILE.py:function`, with a weight and options."""
 
@@ -27,9 +50,26 @@ class RewardSpec(Section):
     gate: bool = Field(
         False, description="A hard gate: below 0.5 the whole reward is 0 at most; it adds nothing to the sum."
     )
+    constraint: ConstraintConfig | None = Field(
+        None, description="A limit: 1 - reward is a violation, charged at a weight that follows its rate."
+    )
     options: dict[str, str | int | float | bool | list[str]] = Field(
         default_factory=dict, description="Keyword arguments of the reward."
     )
+
+    @model_validator(mode="after")
+    def _has_one_role(self) -> RewardSpec:
+        if self.constraint is not None and self.gate:
+            raise ValueError(
+                f"reward '{self.name}' is a gate and a constraint; a gate forbids, a constraint charges: "
+                "remove one"
+            )
+        if self.constraint is not None and self.weight != 1.0:
+            raise ValueError(
+                f"reward '{self.name}' is a constraint, so weight = {self.weight} would do nothing; "
+                "remove it, or set constraint.initial_weight"
+            )
+        return self
 
 
 class RLConfig(Section):
@@ -43,6 +83,9 @@ class RLConfig(Section):
     reward_model: str | None = Field(None, description="Reward model; else the reward_model stage's output.")
     rewards: list[RewardSpec] = Field(description="What is rewarded: names or `FILE.py:function`, weighted.")
     reward_clip: float | None = Field(None, gt=0, description="Clip the combined reward to ± this.")
+    reward_normalisation: Literal["none", "running"] = Field(
+        "none", description="Normalise the clipped reward by the mean and deviation of all steps so far."
+    )
 
     steps: int | None = Field(None, ge=1, description="Steps (one collect and update); replaces `epochs`.")
     epochs: int = Field(1, ge=1, description="Passes over the prompts.")
@@ -114,6 +157,22 @@ class RLConfig(Section):
                 f"overlong.buffer = {self.overlong.buffer} is longer than max_new_tokens = "
                 f"{self.max_new_tokens}; make it smaller"
             )
+        if self.advantage.components == "normalised":
+            self._can_be_decoupled()
         if not self.rewards:
             raise ValueError("rewards is empty; name at least one, such as rewards = ['sales']")
         return self
+
+    def _can_be_decoupled(self) -> None:
+        if self.algorithm == "ppo":
+            raise ValueError("advantage.components = 'normalised' compares groups; PPO has none, use 'sum'")
+        if self.reward_clip is not None or self.reward_normalisation != "none":
+            raise ValueError(
+                "advantage.components = 'normalised' never forms the sum that reward_clip and "
+                "reward_normalisation act on; remove them, or use components = 'sum'"
+            )
+        if self.kl.placement == "reward":
+            raise ValueError(
+                "advantage.components = 'normalised' has no place for the KL in the reward; "
+                "use kl.placement = 'loss'"
+            )

@@ -14,6 +14,7 @@ from trimtab.functional.advantages import (
     scale_advantages,
     without_lone_rewards,
 )
+from trimtab.functional.decoupled import decoupled_advantages
 from trimtab.functional.diagnostics import (
     approx_kl,
     clip_fraction,
@@ -49,7 +50,7 @@ from trimtab.functional.ratios import (
 from trimtab.functional.reduction import loss_denominator, reduce_loss
 from trimtab.functional.returns import gae, reward_to_go
 from trimtab.functional.shaping import normalise_rewards, overlong_penalty, token_rewards_with_kl
-from trimtab.functional.text_stats import distinct_n
+from trimtab.functional.text_stats import distinct_n, repeated_share, shared_shares
 
 __all__ = [
     "advantages_from_groups",
@@ -60,6 +61,7 @@ __all__ = [
     "clip_fraction",
     "clipped_policy_loss",
     "cross_entropy",
+    "decoupled_advantages",
     "distinct_n",
     "effective_sample_size",
     "estimate_advantages",
@@ -86,12 +88,14 @@ __all__ = [
     "ppo_loss",
     "ratio_summary",
     "reduce_loss",
+    "repeated_share",
     "reward_to_go",
     "rlhf_objective",
     "rows_with_variance",
     "scale_advantages",
     "sequence_ratio",
     "sequence_token_ratio",
+    "shared_shares",
     "token_ratio",
     "token_rewards_with_kl",
     "value_loss",

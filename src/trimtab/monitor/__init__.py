@@ -1,5 +1,6 @@
-"""Floats in, verdict out: detectors, guard, health check and KL controllers. Imports no torch."""
+"""Floats in, verdict out: detectors, guard, health check, controllers. Imports no torch."""
 
+from trimtab.monitor.constraint import ConstraintController
 from trimtab.monitor.guard import GUARD_MODES, Decision, Guard, Verdict
 from trimtab.monitor.kl_controller import (
     AdaptiveKLController,
@@ -21,6 +22,7 @@ __all__ = [
     "AlarmKind",
     "BoundedKLController",
     "ClippedKLController",
+    "ConstraintController",
     "Decision",
     "Explanation",
     "FixedKLController",

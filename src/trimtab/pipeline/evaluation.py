@@ -18,6 +18,7 @@ from trimtab.functional import masked_mean
 from trimtab.models.load import load_causal_lm, load_tokenizer
 from trimtab.pipeline.sources import TASK, hidden_source, policy_start, prompts_for, reward_model_path
 from trimtab.rewards.base import Reward
+from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.registry import build_reward
 from trimtab.rollout.engine import SamplingParams, build_engine
 from trimtab.trainers.batching import make_batch
@@ -59,6 +60,8 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     policy, sft = results["policy", "hidden"], results["sft", "hidden"]
     kl = mean_kl(models, tokenizer.pad_token_id, policy.groups[:KL_PROMPTS], temperature_of(rl, config))
     summary = compare(results, kl)
+    if reward.constraints:
+        summary["constraints"] = constraint_rates(reward, sft, policy)
     if judge is not None:
         won = win_rate(prompts["hidden"], policy.texts, sft.texts, judge, seed=recipe.seed)
         summary["win_rate"] = won.as_dict() | {"judge": config.judge}
@@ -142,6 +145,23 @@ def compare(results: Mapping[tuple[str, str], EvalResult], kl: float) -> dict[st
         summary[f"distinct_{n}"] = dict(zip(hidden, compare_distinct(*ids, n), strict=True))
     summary["distinct_2_raw"] = {name: result.distinct_2 for name, result in hidden.items()}
     return {**summary, "kl": kl}
+
+
+def constraint_rates(
+    reward: CombinedReward, sft: EvalResult, policy: EvalResult
+) -> dict[str, dict[str, float | None]]:
+    """Each constraint's target, and the share of violations of both models on the hidden prompts.
+
+    The rewards of the evaluation are plain: no weight of a constraint is in them. None: it never applied.
+    """
+    return {
+        name: {
+            "target": constraint.target,
+            "sft": reward.violations(sft.parts).get(name),
+            "policy": reward.violations(policy.parts).get(name),
+        }
+        for name, constraint in reward.constraints.items()
+    }
 
 
 def mean_kl(

@@ -132,6 +132,8 @@ def hidden_evaluation(rl: RLConfig, hidden: list[Prompt], seed: int) -> Any:
     def evaluate(system: System, step: int) -> Mapping[str, float]:
         params = sampling_params(rl, derive_seed(seed, "eval"))
         result = evaluate_policy(system.engine, system.tokenizer, prompts, system.reward, params)
-        return {"eval/reward": result.reward, "eval/pass_rate": result.pass_rate}
+        violations = getattr(system.reward, "violations", lambda parts: {})(result.parts)
+        rates = {f"eval/violation/{name}": rate for name, rate in violations.items()}
+        return {"eval/reward": result.reward, "eval/pass_rate": result.pass_rate, **rates}
 
     return evaluate

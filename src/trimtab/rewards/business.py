@@ -14,6 +14,7 @@ from decimal import Decimal
 
 from trimtab.errors import RewardError
 from trimtab.rewards.rules import RuleReward
+from trimtab.rewards.sales import FORBIDDEN
 from trimtab.types import Sample
 
 _DIGITS = r"[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?"
@@ -95,6 +96,27 @@ def no_promise(words: Sequence[str] = ()) -> RuleReward:
     return RuleReward("no_promise", rule)
 
 
+def no_forbidden_words(words: Sequence[str] = FORBIDDEN) -> RuleReward:
+    """1 when none of ``words`` occurs, in any width, case or spacing; else 0. The default is the list of R23.
+
+    White space inside a word does not hide it, but a word of an alphabet is not put together from two.
+
+    Raises:
+        RewardError: no word is given.
+    """
+    given = [words] if isinstance(words, str) else list(words)
+    wanted = [word for word in (_folded(word).strip().casefold() for word in given) if word]
+    if not wanted:
+        raise RewardError("Reward no_forbidden_words: give `words`, a list with at least one.")
+    closed = [_closed(word) for word in wanted]
+
+    def rule(sample: Sample) -> bool:
+        text = _closed(_folded(sample.completion).casefold())
+        return not any(word in text for word in closed)
+
+    return RuleReward("no_forbidden_words", rule)
+
+
 def no_personal_data() -> RuleReward:
     """1 when the completion has no telephone, identity or card number and no mail address that the prompt
     does not have; else 0."""
@@ -112,6 +134,12 @@ def _folded(text: str) -> str:
     """Full-width forms as plain ones, and without characters that nobody sees."""
     plain = unicodedata.normalize("NFKC", text)
     return "".join(char for char in plain if unicodedata.category(char) != "Cf")
+
+
+def _closed(text: str) -> str:
+    """Without the white space that is not between two letters of an alphabet, where it divides words."""
+    single = " ".join(text.split())
+    return re.sub(r"(?<![a-z]) | (?![a-z])", "", single)
 
 
 def _prices(text: str) -> set[Decimal]:

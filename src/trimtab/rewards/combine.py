@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from trimtab.config import ConstraintConfig
 from trimtab.errors import RewardError
-from trimtab.rewards.base import Reward, call_reward, check_result
+from trimtab.rewards.base import MAX_REWARD, Reward, call_reward, check_result
 from trimtab.types import RewardResult, Sample
 
 OPEN = 0.5  # smallest value of a gate that lets the other components count
@@ -22,6 +23,10 @@ class CombinedReward:
     most, so that no other component can buy what it forbids (R24). All gates and no sum: 1 when they are
     open.
 
+    ``constraints`` are not added either: ``value`` is the plain reward, so that figures of different steps
+    and models can be compared while the weights move. Each must say a number in 0..1; its violation is 1
+    less that number (``violations``), and the trainer charges for it (``trainers/shaping.py``).
+
     Example:
         >>> from trimtab.rewards.rules import length, list_format
         >>> from trimtab.types import Prompt
@@ -37,6 +42,7 @@ class CombinedReward:
         components: Sequence[tuple[Reward, float]],
         clip: float | None = None,
         gates: Collection[int] = (),
+        constraints: Mapping[int, ConstraintConfig] | None = None,
     ) -> None:
         if not components:
             raise RewardError("No reward is configured: name at least one in rl.rewards, such as 'sales'.")
@@ -46,6 +52,11 @@ class CombinedReward:
         self.names = _unique([reward.name for reward, _ in components])
         self.clip = clip
         self.gates = frozenset(gates)
+        self.constraints = {self.names[number]: one for number, one in (constraints or {}).items()}
+        outside = self.gates | set(constraints or {})
+        self.added = {
+            name: components[number][1] for number, name in enumerate(self.names) if number not in outside
+        }
         self.num_errors = 0  # samples that abstained because a component failed, since the start
 
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
@@ -55,6 +66,14 @@ class CombinedReward:
         self.num_errors += sum(result.error is not None for result in results)
         return results
 
+    def is_closed(self, parts: Mapping[str, float]) -> bool:
+        """Whether a gate is closed for the completion with these ``parts``."""
+        return any(parts.get(self.names[number], 1.0) < OPEN for number in self.gates)
+
+    def violations(self, parts: Mapping[str, float]) -> dict[str, float]:
+        """How much the completion with these ``parts`` violates each constraint that applies, in 0..1."""
+        return {name: 1.0 - parts[name] for name in self.constraints if name in parts}
+
     def set_step(self, step: int) -> None:
         """Tell components that ask for the training step (TRL's ``trainer_state``) which one it is."""
         for reward, _ in self.components:
@@ -63,27 +82,25 @@ class CombinedReward:
                 tell(step)
 
     def _combine(self, results: Sequence[RewardResult]) -> RewardResult:
-        total: float | None = 1.0 if len(self.gates) == len(self.components) else None
-        is_closed = False
+        total: float | None = None if self.added else 1.0
         parts: dict[str, float] = {}
         errors: list[str] = []
         for number, (name, given) in enumerate(zip(self.names, results, strict=True)):
             weight = self.components[number][1]
             # A component may be a user's own class: its values are checked like any other.
-            result = given if given.value is None else check_result(given.value, name)
+            bounds = (0.0, 1.0) if name in self.constraints else (-MAX_REWARD, MAX_REWARD)
+            result = given if given.value is None else check_result(given.value, name, *bounds)
             parts |= {f"{name}/{part}": value for part, value in given.parts.items()}
             error = given.error or result.error
             if error:
                 errors.append(error)
-            elif result.value is not None and number in self.gates:
-                parts[name] = result.value
-                is_closed = is_closed or result.value < OPEN
             elif result.value is not None:
                 parts[name] = result.value
-                total = (total or 0.0) + weight * result.value
+                if name in self.added:
+                    total = (total or 0.0) + weight * result.value
         if errors:
             return RewardResult(None, parts, "; ".join(errors))
-        if is_closed:
+        if self.is_closed(parts):
             total = min(0.0, total or 0.0)
         checked = check_result(total, self.name)
         if checked.value is None or self.clip is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.config import RewardSpec
 from trimtab.errors import RewardError, nearest
-from trimtab.rewards import business, rules
+from trimtab.rewards import business, rules, variety
 from trimtab.rewards.base import Reward
 from trimtab.rewards.code_tests import code_reward
 from trimtab.rewards.combine import CombinedReward
@@ -106,6 +106,9 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "discount_limit": _plain(business.discount_limit),
     "no_promise": _plain(business.no_promise),
     "no_personal_data": _plain(business.no_personal_data),
+    "no_forbidden_words": _plain(business.no_forbidden_words),
+    "diversity": _plain(variety.diversity),
+    "repetition": _plain(variety.repetition),
     "math": _plain(math_reward),
     "code": _plain(code_reward),
     "arithmetic": _plain(_arithmetic),
@@ -138,7 +141,9 @@ def build_reward(
     """
     context = _Context(reward_model, device)
     gates = [number for number, spec in enumerate(specs) if spec.gate]
-    return CombinedReward([(_build_one(spec, context), spec.weight) for spec in specs], clip, gates)
+    constraints = {number: spec.constraint for number, spec in enumerate(specs) if spec.constraint}
+    components = [(_build_one(spec, context), spec.weight) for spec in specs]
+    return CombinedReward(components, clip, gates, constraints)
 
 
 def uses_reward_model(specs: Sequence[RewardSpec]) -> bool:

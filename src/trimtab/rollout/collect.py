@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from trimtab.data import encode_prompt
 from trimtab.rewards.base import Reward
 from trimtab.rollout.engine import RolloutEngine, SamplingParams
-from trimtab.types import Completion, Prompt, RewardResult, RolloutGroup, Sample
+from trimtab.types import Completion, Prompt, RolloutGroup, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,3 @@ def sample_of(prompt: Prompt, completion: Completion) -> Sample:
         token_ids=completion.token_ids,
         finish_reason=completion.finish_reason,
     )
-
-
-def has_variance(results: Iterable[RewardResult]) -> bool:
-    """Whether the rewards of a group differ, abstentions left out."""
-    return len({result.value for result in results if result.value is not None}) > 1

@@ -21,6 +21,7 @@ EventKind = Literal[
     "alarm",
     "verdict",
     "kl_changed",
+    "constraint_changed",
     "checkpoint",
     "evaluation",
     "sample",

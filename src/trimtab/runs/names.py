@@ -1,7 +1,7 @@
 """Every metric name there is, with its unit, its meaning and its healthy range.
 
 ``METRICS`` is the only list: trainers emit these names, ``docs/metrics.md`` explains them, and a test
-compares both. A name that ends with ``*`` stands for a family, such as one reward component each.
+compares both. A name with ``*`` in it stands for a family, such as one reward component each.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ METRICS: dict[str, Metric] = {
     "reward/zero_variance_groups": Metric(
         "share", "Groups whose rewards are all equal, and so teach nothing.", (None, 0.5)
     ),
+    # Limits with an adaptive weight.
+    "constraint/*/rate": Metric("share", "Mean violation of one constraint, over all that was sampled."),
+    "constraint/*/weight": Metric("reward", "What a violation costs: the constraint's weight in force."),
     # How far the policy is from others.
     "kl/ref": Metric(
         "nats per token", "KL from the policy to the reference, over completion tokens.", (0.01, 0.5)
@@ -104,6 +107,7 @@ METRICS: dict[str, Metric] = {
     # Prompts that are never trained on.
     "eval/reward": Metric("reward", "Mean reward on the hidden prompts."),
     "eval/pass_rate": Metric("share", "Hidden prompts whose completion passed."),
+    "eval/violation/*": Metric("share", "Mean violation of one constraint on the hidden prompts."),
     # Supervised stages; their loss is loss/total.
     "sft/perplexity": Metric("1", "exp of the mean loss per response token; 1 is certainty."),
     "rm/accuracy": Metric("share", "Pairs whose chosen response scores higher.", (0.6, None)),
@@ -116,5 +120,8 @@ def find_metric(name: str) -> Metric | None:
     """Return what a name means, also of a member of a family (``reward/part/format``); None when unknown."""
     if name in METRICS:
         return METRICS[name]
-    families = (key for key in METRICS if key.endswith("*") and name.startswith(key[:-1]))
-    return next((METRICS[key] for key in families), None)
+    for key, metric in METRICS.items():
+        first, star, last = key.partition("*")
+        if star and name.startswith(first) and name.endswith(last) and len(name) >= len(key):
+            return metric
+    return None

@@ -12,6 +12,15 @@ from trimtab.types import Completion, RolloutGroup, TrainBatch
 
 
 @dataclass(frozen=True, slots=True)
+class Components:
+    """The rewards of a step one by one; K = components."""
+
+    values: Tensor  # [N, K] float32, 0 where absent
+    present: Tensor  # [N, K] bool: False where the component does not apply
+    weights: Tensor  # [K] float32
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutBatch:
     """The rows of one step with what belongs to whole completions; N = groups × completions."""
 
@@ -22,6 +31,8 @@ class RolloutBatch:
     lengths: Tensor  # [N] int64, tokens of the completion
     truncated: Tensor  # [N] bool: cut at the limit
     completion_mask: Tensor  # [N, T] bool: all completion tokens, also those that are not trained
+    penalties: Tensor | None = None  # [N] float32, at least 0: what constraints charge
+    components: Components | None = None  # where advantages compare each reward on its own
 
 
 def pad_rows(rows: Sequence[Sequence[float]], width: int, dtype: torch.dtype, value: float = 0) -> Tensor:

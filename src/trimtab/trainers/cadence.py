@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from trimtab.config import RLConfig
 from trimtab.distributed.build import System
 from trimtab.monitor import KLController, controlled_metric
+from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Stage
 
 
@@ -58,6 +59,11 @@ class Cadence:
         if after != before:
             change = {"before": before, "after": after, "kl": metrics[name], "metric": name}
             self.stage.run.event(self.stage.name, "kl_changed", step, change)
+
+    def follow_constraints(self, shaping: RewardShaping, step: int) -> None:
+        """Let the weights of constraints follow the violations; every change is an event (R24)."""
+        for change in shaping.follow():
+            self.stage.run.event(self.stage.name, "constraint_changed", step, asdict(change))
 
     def evaluate_and_save(
         self, step: int, steps: int, system: System, trained: Mapping[str, HasState]

@@ -10,10 +10,11 @@ from trimtab.config import RLConfig
 from trimtab.data import PromptStream
 from trimtab.distributed.build import System
 from trimtab.functional import kl_estimate, masked_sum, overlong_penalty
-from trimtab.rollout.collect import Collector, has_variance
+from trimtab.rollout.collect import Collector
 from trimtab.rollout.engine import SamplingParams
 from trimtab.trainers.batching import RolloutBatch
 from trimtab.trainers.seeds import derive_seed
+from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Phases
 from trimtab.types import Prompt, RolloutGroup, TrainBatch
 
@@ -33,9 +34,14 @@ def sampling_params(rl: RLConfig, seed: int) -> SamplingParams:
 
 
 def collect_groups(
-    system: System, stream: PromptStream[Prompt], rl: RLConfig, seed: int, phases: Phases
+    system: System,
+    stream: PromptStream[Prompt],
+    rl: RLConfig,
+    seed: int,
+    phases: Phases,
+    shaping: RewardShaping,
 ) -> list[RolloutGroup]:
-    """Sample and score ``rl.num_prompts`` groups.
+    """Sample and score ``rl.num_prompts`` groups; ``shaping`` observes all that were sampled.
 
     With dynamic sampling, groups without variance are replaced by those of further prompts, for at most
     ``max_rounds`` rounds; what is missing then is filled with groups without variance.
@@ -52,19 +58,22 @@ def collect_groups(
             groups = collector.sample(prompts, sampling_params(rl, derive_seed(seed, "sample", number)))
         with phases("reward"):
             groups = collector.score(groups)
+        shaping.observe(groups)
         for group in groups:
-            (useful if rounds == 1 or has_variance(group.rewards) else spare).append(group)
+            (useful if rounds == 1 or shaping.has_variance(group) else spare).append(group)
         if len(useful) >= rl.num_prompts:
             break
     return [*useful, *spare][: rl.num_prompts]
 
 
 def shaped_rewards(batch: RolloutBatch, rl: RLConfig) -> Tensor:
-    """Rewards ``[N]`` with the overlong penalty; they were clipped when they were combined (trap 2)."""
+    """Rewards ``[N]`` less what constraints charge, with the overlong penalty; they were clipped when they
+    were combined, and normalised after that (trap 2)."""
+    rewards = batch.rewards if batch.penalties is None else batch.rewards - batch.penalties
     if not rl.overlong.buffer:
-        return batch.rewards
+        return rewards
     penalty = overlong_penalty(batch.lengths, rl.max_new_tokens, rl.overlong.buffer)
-    return batch.rewards + rl.overlong.penalty * penalty
+    return rewards + rl.overlong.penalty * penalty
 
 
 def add_reference(system: System, rows: TrainBatch, is_needed: bool) -> TrainBatch:

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from trimtab.config import RLConfig
 from trimtab.data import PromptStream
 from trimtab.distributed.build import System
-from trimtab.functional import advantages_from_groups, without_lone_rewards
+from trimtab.functional import (
+    advantages_from_groups,
+    decoupled_advantages,
+    overlong_penalty,
+    without_lone_rewards,
+)
 from trimtab.models.optim import learning_rate_at
 from trimtab.monitor import build_kl_controller
-from trimtab.trainers.batching import RolloutBatch, make_batch, minibatches
+from trimtab.trainers.batching import Components, RolloutBatch, make_batch, minibatches
 from trimtab.trainers.cadence import Cadence, restore_rl
 from trimtab.trainers.experience import (
     add_reference,
@@ -29,6 +35,7 @@ from trimtab.trainers.experience import (
 from trimtab.trainers.measure import rollout_metrics, rollout_records, speed_metrics
 from trimtab.trainers.objectives import PolicyObjective
 from trimtab.trainers.seeds import derive_seed, generator
+from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Phases, Stage, StepContext, mean_metrics, total_steps
 from trimtab.trainers.update import StepSettings, guarded_update
 from trimtab.types import Prompt
@@ -44,22 +51,30 @@ def train_grpo(
     """
     kl_controller = build_kl_controller(rl.kl)
     steps = total_steps(len(stream), rl.num_prompts, rl.epochs, rl.steps)
-    trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller}
+    shaping = RewardShaping(rl, system.reward)
+    trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller, "shaping": shaping}
     for step in range(restore_rl(stage, system, trained), steps):
         at = StepContext(step, steps, cadence.seed, kl_controller.kl_coef)
-        metrics, records = grpo_step(system, stream, rl, stage, at)
+        metrics, records = grpo_step(system, stream, rl, stage, at, shaping)
         cadence.after_step(step, metrics, records)
         cadence.follow_kl(kl_controller, step, metrics, num_samples=len(records))
+        cadence.follow_constraints(shaping, step)
         cadence.evaluate_and_save(step, steps, system, trained)
 
 
 def grpo_step(
-    system: System, stream: PromptStream[Prompt], rl: RLConfig, stage: Stage, at: StepContext
+    system: System,
+    stream: PromptStream[Prompt],
+    rl: RLConfig,
+    stage: Stage,
+    at: StepContext,
+    shaping: RewardShaping,
 ) -> tuple[dict[str, float], list[dict[str, object]]]:
     """One collect and update; return its metrics and one record per completion."""
     phases, seed = Phases(), derive_seed(at.seed, "step", at.step)
-    groups = collect_groups(system, stream, rl, seed, phases)
+    groups = collect_groups(system, stream, rl, seed, phases, shaping)
     batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
+    batch = shaping.apply(batch, groups)
     with phases("reference"):
         rows = add_reference(system, batch.rows, at.kl_coef > 0)
         rows = replace(rows, old_logprobs=system.policy.logprobs(rows) if needs_old(rl) else None)
@@ -82,6 +97,7 @@ def grpo_step(
     times = phases.metrics()
     metrics = {
         **rollout_metrics(groups, batch),
+        **shaping.metrics(),
         **mean_metrics([{**u.metrics, "train/grad_norm": u.grad_norm} for u in updates]),
         **kl,
         "kl/coef": at.kl_coef,
@@ -102,6 +118,8 @@ def needs_old(rl: RLConfig) -> bool:
 def completion_advantages(batch: RolloutBatch, rl: RLConfig, kl_penalty: Tensor | None) -> Tensor:
     """Advantage of each completion ``[N]``: shaped reward, less the KL where it is in the reward; then
     baseline and scale. ``kl_penalty`` is ``[N, T]``, coefficient included."""
+    if batch.components is not None:
+        return component_advantages(batch, batch.components, rl)
     rewards = shaped_rewards(batch, rl)
     if kl_penalty is not None:
         rewards = rewards - kl_penalty.sum(dim=1)
@@ -109,3 +127,15 @@ def completion_advantages(batch: RolloutBatch, rl: RLConfig, kl_penalty: Tensor 
     return advantages_from_groups(
         rewards, valid, batch.group_ids, rl.advantage.baseline, rl.advantage.scale, rl.advantage.eps
     )
+
+
+def component_advantages(batch: RolloutBatch, components: Components, rl: RLConfig) -> Tensor:
+    """The same where each reward is compared on its own first; the overlong penalty is one more of them."""
+    values, present, weights = components.values, components.present, components.weights
+    if rl.overlong.buffer:
+        penalty = overlong_penalty(batch.lengths, rl.max_new_tokens, rl.overlong.buffer)
+        values = torch.cat([values, penalty.unsqueeze(1)], dim=1)
+        present = torch.cat([present, torch.ones_like(batch.valid).unsqueeze(1)], dim=1)
+        weights = torch.cat([weights, torch.tensor([rl.overlong.penalty])])
+    form = (rl.advantage.baseline, rl.advantage.scale, rl.advantage.eps)
+    return decoupled_advantages(values, present, weights, batch.valid, batch.group_ids, form)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from trimtab.functional import distinct_n
+from trimtab.functional import distinct_n, num_zero_variance_groups
 from trimtab.trainers.batching import RolloutBatch
 from trimtab.types import RolloutGroup
 
@@ -14,11 +14,11 @@ def rollout_metrics(groups: Sequence[RolloutGroup], batch: RolloutBatch) -> dict
     """Rewards (abstentions left out), their parts, and the completions of one step."""
     values = [r.value for g in groups for r in g.rewards if r.value is not None]
     completions = [c for g in groups for c in g.completions]
-    flat = [len({r.value for r in g.rewards if r.value is not None}) == 1 for g in groups]
+    flat = num_flat_groups(batch)
     ids = [c.token_ids for c in completions]
     metrics = {
         "reward/abstained": 1.0 - len(values) / len(completions),
-        "reward/zero_variance_groups": sum(flat) / len(groups),
+        "reward/zero_variance_groups": flat / len(groups),
         "completions/mean_length": float(batch.lengths.float().mean()),
         "completions/max_length": float(batch.lengths.max()),
         "completions/truncated": float(batch.truncated.float().mean()),
@@ -33,6 +33,12 @@ def rollout_metrics(groups: Sequence[RolloutGroup], batch: RolloutBatch) -> dict
             "reward/max": max(values),
         }
     return {**metrics, **_parts(groups)}
+
+
+def num_flat_groups(batch: RolloutBatch) -> int:
+    """Groups whose rewards, less what constraints charge, are all equal."""
+    rewards = batch.rewards if batch.penalties is None else batch.rewards - batch.penalties
+    return num_zero_variance_groups(rewards, batch.valid, batch.group_ids)
 
 
 def _parts(groups: Sequence[RolloutGroup]) -> dict[str, float]:

@@ -29,6 +29,7 @@ from trimtab.trainers.experience import (
 from trimtab.trainers.measure import rollout_metrics, rollout_records, speed_metrics
 from trimtab.trainers.objectives import JointObjective, PolicyObjective, ValueObjective
 from trimtab.trainers.seeds import derive_seed, generator
+from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Phases, Stage, StepContext, mean_metrics, total_steps
 from trimtab.trainers.update import Part, StepSettings, guarded_updates
 from trimtab.types import Prompt, TrainBatch
@@ -44,24 +45,32 @@ def train_ppo(
     """
     kl_controller = build_kl_controller(rl.kl)
     steps = total_steps(len(stream), rl.num_prompts, rl.epochs, rl.steps)
-    trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller}
+    shaping = RewardShaping(rl, system.reward)
+    trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller, "shaping": shaping}
     if system.critic is not None:
         trained["critic"] = system.critic
     for step in range(restore_rl(stage, system, trained), steps):
         at = StepContext(step, steps, cadence.seed, kl_controller.kl_coef)
-        metrics, records = ppo_step(system, stream, rl, stage, at)
+        metrics, records = ppo_step(system, stream, rl, stage, at, shaping)
         cadence.after_step(step, metrics, records)
         cadence.follow_kl(kl_controller, step, metrics, num_samples=len(records))
+        cadence.follow_constraints(shaping, step)
         cadence.evaluate_and_save(step, steps, system, trained)
 
 
 def ppo_step(
-    system: System, stream: PromptStream[Prompt], rl: RLConfig, stage: Stage, at: StepContext
+    system: System,
+    stream: PromptStream[Prompt],
+    rl: RLConfig,
+    stage: Stage,
+    at: StepContext,
+    shaping: RewardShaping,
 ) -> tuple[dict[str, float], list[dict[str, object]]]:
     """One collect and several epochs of updates; return its metrics and one record per completion."""
     phases, seed = Phases(), derive_seed(at.seed, "step", at.step)
-    groups = collect_groups(system, stream, rl, seed, phases)
+    groups = collect_groups(system, stream, rl, seed, phases, shaping)
     batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
+    batch = shaping.apply(batch, groups)
     critic = system.critic or system.policy
     with phases("reference"):
         rows = add_reference(system, batch.rows, at.kl_coef > 0)
@@ -77,6 +86,7 @@ def ppo_step(
     times = phases.metrics()
     metrics = {
         **rollout_metrics(groups, batch),
+        **shaping.metrics(),
         **mean_metrics(updates),
         **kl,
         **critic_metrics(rows),

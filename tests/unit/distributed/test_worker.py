@@ -24,6 +24,7 @@ from trimtab.models.value_head import build_critic
 from trimtab.trainers.batching import make_batch
 from trimtab.trainers.experience import collect_groups
 from trimtab.trainers.objectives import PolicyObjective
+from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Phases
 from trimtab.types import TrainBatch
 
@@ -34,7 +35,9 @@ SETTINGS = WorkerSettings(learning_rate=1e-3, microbatch_size=4, temperature=1.0
 @pytest.fixture(scope="module")
 def rows() -> TrainBatch:
     """Nine sampled rows with advantages of both signs."""
-    groups = collect_groups(tiny_system(RL), PromptStream(prompts(), seed=1), RL, 1, Phases())
+    system = tiny_system(RL)
+    shaping = RewardShaping(RL, system.reward)
+    groups = collect_groups(system, PromptStream(prompts(), seed=1), RL, 1, Phases(), shaping)
     batch = make_batch(groups, PAD).rows
     return replace(batch, advantages=batch.completion_mask * torch.linspace(-1, 1, 9).unsqueeze(1))
 

@@ -8,7 +8,13 @@ from trimtab.config import RewardSpec
 from trimtab.errors import RewardError
 from trimtab.rewards import build_reward
 from trimtab.rewards.base import Reward
-from trimtab.rewards.business import discount_limit, no_invented_price, no_personal_data, no_promise
+from trimtab.rewards.business import (
+    discount_limit,
+    no_forbidden_words,
+    no_invented_price,
+    no_personal_data,
+    no_promise,
+)
 from trimtab.types import Prompt, RewardResult, Sample
 
 PROMPT = Prompt(
@@ -78,8 +84,18 @@ def value(reward: Reward, text: str) -> float | None:
                 "6222 0212 3456 7890",
             ],
         ),
+        (
+            no_forbidden_words(),
+            ["效果因团队而异。", "我们不骗您", "10000 份", ""],
+            ["保证赚钱", "保证 赚钱", "１００％", "100 %", "竞品\n很差", "骗\u200b人", "垃圾"],
+        ),
+        (
+            no_forbidden_words(["no risk", "Trash"]),
+            ["art rashly", "risk", "nor is k"],
+            ["No  Risk", "no\nrisk at all", "TRASH", "ｔｒａｓｈ"],
+        ),
     ],
-    ids=["price", "discount", "promise", "personal"],
+    ids=["price", "discount", "promise", "personal", "forbidden", "forbidden in English"],
 )
 def test_what_keeps_a_limit_and_what_breaks_it(reward: Reward, kept: list[str], broken: list[str]) -> None:
     """1 and 0; full-width digits and hidden characters change nothing."""
@@ -113,3 +129,33 @@ def test_gates_alone_and_gates_that_abstain() -> None:
     assert value(broken, "好的") is None
     with pytest.raises(RewardError, match="percent = 200"):
         discount_limit(200)
+
+
+BROKEN = {
+    "no_invented_price": "只要288元",
+    "discount_limit": "打8折",
+    "no_promise": "保证有效",
+    "no_personal_data": "打给13900139000",
+    "no_forbidden_words": "竞品很差",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("role", ["gate", "constraint"])
+def test_every_limit_is_a_gate_and_a_constraint(name: str, role: str) -> None:
+    """R24: each limit of the sales set closes as a gate, and as a constraint is a violation of 1."""
+    limit = RewardSpec.model_validate({"name": name, role: True if role == "gate" else {"target": 0.1}})
+    reward = build_reward([RewardSpec(name="length"), limit])
+    kept, broken = reward.score([Sample(PROMPT, text) for text in ("好的", BROKEN[name])])
+    assert kept.value == 1.0
+    if role == "gate":
+        assert (broken.value, reward.violations(broken.parts)) == (0.0, {})
+    else:
+        assert (broken.value, reward.violations(broken.parts)) == (1.0, {name: 1.0})
+        assert reward.violations(kept.parts) == {name: 0.0}
+
+
+def test_forbidden_words_need_words() -> None:
+    """Style: an empty list would let everything through in silence."""
+    with pytest.raises(RewardError, match="give `words`"):
+        build_reward([RewardSpec(name="no_forbidden_words", options={"words": [" "]})])

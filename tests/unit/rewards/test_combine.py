@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trimtab.config import ConstraintConfig
 from trimtab.errors import RewardError
 from trimtab.rewards import CombinedReward
 from trimtab.types import RewardResult
@@ -107,3 +108,34 @@ def test_order_does_not_matter(pairs):
     forward, backward = scored(*components)[0], scored(*components[::-1])[0]
     assert forward.value == pytest.approx(sum(v * w for v, w in pairs), abs=1e-9)
     assert forward.value == pytest.approx(backward.value, abs=1e-9)
+
+
+def test_a_constraint_is_measured_and_not_added():
+    """R24: the value stays plain; the violation is 1 less what the constraint says, where it applies."""
+    parts = [(Fixed("a", RewardResult(0.5)), 2.0), (Fixed("limit", RewardResult(0.25)), 1.0)]
+    combined = CombinedReward(parts, clip=0.75, constraints={1: ConstraintConfig(initial_weight=9.0)})
+    (result,) = combined.score([sample("0")])
+    assert (result.value, dict(result.parts)) == (0.75, {"a": 0.5, "limit": 0.25})
+    assert combined.violations(result.parts) == {"limit": 0.75}
+    assert combined.violations({"a": 0.5}) == {}
+    assert combined.added == {"a": 2.0}
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_a_constraint_says_a_number_in_0_to_1(value):
+    """R24: anything else is an abstention with the reason, never a violation of 0 or below."""
+    parts = [(Fixed("a", RewardResult(0.5)), 1.0), (Fixed("limit", RewardResult(value)), 1.0)]
+    combined = CombinedReward(parts, constraints={1: ConstraintConfig()})
+    (result,) = combined.score([sample("0")])
+    assert result.value is None
+    assert "reward limit returned" in result.error
+    assert combined.violations(result.parts) == {}
+
+
+def test_gate_and_constraint_side_by_side():
+    """R24: a closed gate caps the sum at 0; alone, gates and constraints pay 1 where the gate is open."""
+    gate, limit = Fixed("gate", RewardResult(0.0)), Fixed("limit", RewardResult(0.0))
+    both = CombinedReward([(gate, 1.0), (limit, 1.0)], gates=[0], constraints={1: ConstraintConfig()})
+    assert both.score([sample("0")])[0].value == 0.0
+    alone = CombinedReward([(limit, 1.0)], constraints={0: ConstraintConfig()})
+    assert alone.score([sample("0")])[0].value == 1.0

@@ -29,6 +29,7 @@ from trimtab.trainers.batching import make_batch
 from trimtab.trainers.experience import collect_groups, kl_penalty, reference_kl, shaped_rewards
 from trimtab.trainers.grpo import completion_advantages
 from trimtab.trainers.ppo import with_advantages
+from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Phases
 from trimtab.types import RewardResult, RolloutGroup, Sample
 
@@ -39,7 +40,8 @@ def column(root: Path, name: str) -> list[float]:
 
 
 def groups_of(system: Any, rl: RLConfig, seed: int = 3) -> list[RolloutGroup]:
-    return collect_groups(system, PromptStream(prompts(), seed=1), rl, seed, Phases())
+    shaping = RewardShaping(rl, system.reward)
+    return collect_groups(system, PromptStream(prompts(), seed=1), rl, seed, Phases(), shaping)
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "gspo", "cispo", "deepseek_r1"])
@@ -234,7 +236,8 @@ def test_dynamic_sampling_gives_up_after_its_rounds() -> None:
     rl = rl_config("dapo", num_prompts=3, overlong={"buffer": 0}, dynamic_sampling={"max_rounds": 2})
     engine, reward = scripted(flat=set("0123456789"))
     stream = PromptStream(prompts(), seed=1)
-    groups = collect_groups(tiny_system(rl, reward, engine=engine), stream, rl, 3, Phases())
+    system = tiny_system(rl, reward, engine=engine)
+    groups = collect_groups(system, stream, rl, 3, Phases(), RewardShaping(rl, system.reward))
     assert len(groups) == 3
     assert stream.state()["position"] == 6  # two rounds of three prompts
 
