@@ -1,5 +1,6 @@
 """Floats in, verdict out: detectors, guard, health check and KL controllers. Imports no torch."""
 
+from trimtab.monitor.gaps import GapTracker, Measure
 from trimtab.monitor.guard import GUARD_MODES, Decision, Guard, Verdict
 from trimtab.monitor.kl_controller import (
     AdaptiveKLController,
@@ -21,8 +22,10 @@ __all__ = [
     "Decision",
     "Explanation",
     "FixedKLController",
+    "GapTracker",
     "Guard",
     "KLController",
+    "Measure",
     "RLMonitor",
     "Verdict",
     "build_kl_controller",

@@ -45,7 +45,9 @@ def train_grpo(
     kl_controller = build_kl_controller(rl.kl)
     steps = total_steps(len(stream), rl.num_prompts, rl.epochs, rl.steps)
     trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller}
-    for step in range(restore_rl(stage, system, trained), steps):
+    first = restore_rl(stage, system, trained)
+    cadence.evaluate_start(first, system)
+    for step in range(first, steps):
         at = StepContext(step, steps, cadence.seed, kl_controller.kl_coef)
         metrics, records = grpo_step(system, stream, rl, stage, at)
         cadence.after_step(step, metrics, records)
