@@ -11,6 +11,7 @@ from typing import Any
 
 from trimtab.cli.figures import table
 from trimtab.cli.parser import Parser
+from trimtab.cli.rewards_control import add_control, execute_control
 from trimtab.errors import ConfigError, DataError
 
 # The columns that hold the text to be scored, not something that the reward is told.
@@ -18,8 +19,8 @@ _SCORED = ("prompt", "completion")
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add `rewards list`, `rewards score` and `rewards audit`."""
-    actions = parser.add_subparsers(dest="action", metavar="list|score|audit", required=True)
+    """Add `rewards list`, `rewards score`, `rewards audit` and `rewards control`."""
+    actions = parser.add_subparsers(dest="action", metavar="list|score|audit|control", required=True)
     actions.add_parser("list", help="the rewards that have a name")
     scoring = actions.add_parser(
         "score",
@@ -43,6 +44,7 @@ def add_arguments(parser: Parser) -> None:
         default=0.5,
         help="largest share of an honest reward that is accepted (0.5)",
     )
+    add_control(actions)
     for action in (scoring, auditing):
         action.add_argument(
             "reward", metavar="NAME|FILE.py:function", help="a reward's name, or your function"
@@ -59,8 +61,9 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """List, score or audit; return the exit code."""
-    return {"list": lambda _: _list(), "score": _score, "audit": _audit}[args.action](args)
+    """List, score, audit or control; return the exit code."""
+    actions = {"list": lambda _: _list(), "score": _score, "audit": _audit, "control": execute_control}
+    return actions[args.action](args)
 
 
 def _list() -> int:
