@@ -99,6 +99,7 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
 
 def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
     from trimtab.cli.checks.datasets import check_overlap, check_prompts
+    from trimtab.cli.checks.gold import check_gold_answers
     from trimtab.cli.checks.line import guarded
     from trimtab.cli.checks.models import check_reward_model, is_there
     from trimtab.cli.checks.rewards import check_judge, check_rewards
@@ -119,9 +120,7 @@ def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
     yield from guarded("rl.data", lambda: prompts("rl.data", rl.data, "train"))
     if hidden is not None:
         yield from guarded("hidden data", lambda: prompts("hidden data", hidden, "hidden"))
-    if len(sets) == 2 and hidden is not None:
-        names = (rl.data, hidden)
-        yield from guarded("overlap", lambda: [check_overlap(names, sets["train"], sets["hidden"])])
+    yield from guarded("overlap", lambda: check_overlap(recipe))
     given = rl.reward_model or (recipe.paths.reward_model if recipe.reward_model else None)
     ready = given if given and (rl.reward_model or is_there(given)) else None
     if ready is not None:
@@ -130,3 +129,6 @@ def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
         yield from guarded("eval.judge", lambda: check_judge(recipe, ready))
     if "train" in sets:
         yield from guarded("rl.rewards", lambda: check_rewards(recipe, sets["train"], ready))
+    names = {"train": f"rl.data ({rl.data})", "hidden": f"hidden data ({hidden})"}
+    named = {names[split]: rows for split, rows in sets.items()}
+    yield from guarded("gold answers", lambda: check_gold_answers(recipe, named))

@@ -12,6 +12,7 @@ from typing import Any
 from trimtab.cli import rewards_serve
 from trimtab.cli.figures import table
 from trimtab.cli.parser import Parser
+from trimtab.cli.rewards_control import add_control, execute_control
 from trimtab.errors import ConfigError, DataError
 
 # The columns that hold the text to be scored, not something that the reward is told.
@@ -19,8 +20,9 @@ _SCORED = ("prompt", "completion")
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add `rewards list`, `rewards score`, `rewards audit` and `rewards serve`."""
-    actions = parser.add_subparsers(dest="action", metavar="list|score|audit|serve", required=True)
+    """Add `rewards list`, `score`, `audit`, `serve` and `control`."""
+    names = "list|score|audit|serve|control"
+    actions = parser.add_subparsers(dest="action", metavar=names, required=True)
     actions.add_parser("list", help="the rewards that have a name")
     scoring = actions.add_parser(
         "score",
@@ -45,6 +47,7 @@ def add_arguments(parser: Parser) -> None:
         help="largest share of an honest reward that is accepted (0.5)",
     )
     rewards_serve.add_parser(actions)
+    add_control(actions)
     for action in (scoring, auditing):
         action.add_argument(
             "reward", metavar="NAME|FILE.py:function", help="a reward's name, or your function"
@@ -61,9 +64,9 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """List, score, audit or serve; return the exit code."""
-    does = {"list": lambda _: _list(), "score": _score, "audit": _audit, "serve": rewards_serve.execute}
-    return does[args.action](args)
+    """List, score, audit, serve or control; return the exit code."""
+    does = {"list": lambda _: _list(), "score": _score, "audit": _audit}
+    return {**does, "serve": rewards_serve.execute, "control": execute_control}[args.action](args)
 
 
 def _list() -> int:

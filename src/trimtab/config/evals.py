@@ -29,6 +29,18 @@ class MonitorConfig(Section):
     max_kl: float = Field(0.5, gt=0, description="Mean KL of the last 10 steps above this is too high.")
     min_entropy: float = Field(0.5, ge=0, description="Entropy below this is too little diversity.")
     window: int = Field(10, ge=1, description="Steps that are averaged.")
+    max_gap: float = Field(
+        0.1, ge=0, description="The hidden pass rate may fall behind the training one by this much more."
+    )
+    max_quality_fall: float = Field(
+        0.25,
+        ge=0,
+        description="A judge may fall so many standard deviations between prompts while the reward rises.",
+    )
+    gap_window: int = Field(2, ge=1, description="Evaluations that are averaged at either end of a gap.")
+    gap_errors: float = Field(
+        3.0, ge=0, description="A gap counts when it has grown by so many standard errors."
+    )
     language: str = Field("en", pattern="^(en|zh)$", description="Language of the messages: en or zh.")
     trackers: list[str] = Field(
         default_factory=list, description="Also write to these: tensorboard, wandb, trackio, mlflow."

@@ -75,8 +75,9 @@ def _with_preset(tree: dict[str, Any], where: str) -> dict[str, Any]:
     if isinstance(clip, Mapping) and {"low", "high"} & clip.keys() and "ratio" not in clip:
         # The preset's factor would hide the distances that are asked for.
         merged["clip"] = {key: value for key, value in merged["clip"].items() if key != "ratio"}
-    if isinstance(merged.get("rewards"), (str, list)):
-        merged["rewards"] = _reward_specs(merged["rewards"])
+    for key in ("rewards", "hidden_rewards"):
+        if isinstance(merged.get(key), (str, list)):
+            merged[key] = _reward_specs(merged[key])
     return {**tree, "rl": merged}
 
 
@@ -115,7 +116,7 @@ def _parse(key: str, text: str) -> Any:
     annotation = field_type(Recipe, key)
     if annotation is None:
         raise ConfigError(f"--{key} is not a key of a recipe{nearest(key, key_names(Recipe))}.")
-    if key == "rl.rewards":
+    if key in ("rl.rewards", "rl.hidden_rewards"):
         return text
     if "str" in annotation and "list" not in annotation:
         return text

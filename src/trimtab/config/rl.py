@@ -82,6 +82,15 @@ class RLConfig(Section):
     reference: str | None = Field(None, description="Reference model; the starting policy when not given.")
     reward_model: str | None = Field(None, description="Reward model; else the reward_model stage's output.")
     rewards: list[RewardSpec] = Field(description="What is rewarded: names or `FILE.py:function`, weighted.")
+    hidden_rewards: list[RewardSpec] = Field(
+        default_factory=list,
+        description="Rewards that are only measured, on the hidden prompts, and never trained on (R21).",
+    )
+    gold_rows: int = Field(
+        2000,
+        ge=0,
+        description="Rows whose gold answer must earn 1 before training; of more, a sample; 0 checks none.",
+    )
     reward_clip: float | None = Field(None, gt=0, description="Clip the combined reward to ± this.")
     reward_normalisation: Literal["none", "running"] = Field(
         "none", description="Normalise the clipped reward by the mean and deviation of all steps so far."
@@ -159,6 +168,12 @@ class RLConfig(Section):
             )
         if self.advantage.components == "normalised":
             self._can_be_decoupled()
+        for spec in self.hidden_rewards:
+            if any((spec.name, spec.options) == (other.name, other.options) for other in self.rewards):
+                raise ValueError(
+                    f"hidden_rewards names '{spec.name}', which is trained on and so would only confirm "
+                    "itself; name another reward"
+                )
         if not self.rewards:
             raise ValueError("rewards is empty; name at least one, such as rewards = ['sales']")
         return self

@@ -38,6 +38,8 @@ class ScoreJudge:
         1.0
     """
 
+    name = "judge"
+
     def __init__(self, scorer: Callable[[str, str], float] | Reward, margin: float = 0.0) -> None:
         self.scorer, self.margin = scorer, margin
         self._scores: dict[tuple[str, str], float] = {}
@@ -53,7 +55,7 @@ class ScoreJudge:
             for prompt, answer in zip(prompts, answers, strict=True)
             if (_key(prompt), answer) not in self._scores
         }
-        results = self._score(list(missing.values()))
+        results = self.score(list(missing.values()))
         for key, result in zip(missing, results, strict=True):
             if result.value is None:
                 raise RewardError(f"The judge could not score an answer ({result.error or 'it abstained'}).")
@@ -67,7 +69,12 @@ class ScoreJudge:
             return 0.5
         return float(difference > 0)
 
-    def _score(self, samples: Sequence[Sample]) -> list[RewardResult]:
+    def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Return the score of each answer: the judge seen as a reward, which nothing is trained on.
+
+        Raises:
+            RewardError: the judge's function failed.
+        """
         if isinstance(self.scorer, Reward):
             return call_reward(self.scorer, samples)
         try:
@@ -84,7 +91,7 @@ def build_judge(
     rewards: Sequence[RewardSpec] = (),
     reward_model: str | None = None,
     device: str | None = None,
-) -> Judge:
+) -> ScoreJudge:
     """Return the judge that ``eval.judge`` names.
 
     Args:

@@ -1,6 +1,7 @@
 """Floats in, verdict out: detectors, guard, health check, controllers. Imports no torch."""
 
 from trimtab.monitor.constraint import ConstraintController
+from trimtab.monitor.gaps import GapTracker, Measure
 from trimtab.monitor.guard import GUARD_MODES, Decision, Guard, Verdict
 from trimtab.monitor.kl_controller import (
     AdaptiveKLController,
@@ -26,8 +27,10 @@ __all__ = [
     "Decision",
     "Explanation",
     "FixedKLController",
+    "GapTracker",
     "Guard",
     "KLController",
+    "Measure",
     "RLMonitor",
     "Verdict",
     "build_kl_controller",

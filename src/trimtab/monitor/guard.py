@@ -14,6 +14,7 @@ from typing import Any, Literal
 from trimtab.config import MonitorConfig
 from trimtab.errors import ConfigError
 from trimtab.monitor import detectors
+from trimtab.monitor.gaps import GapTracker, Measure
 from trimtab.monitor.signals import Alarm
 
 Verdict = Literal["proceed", "skip_update", "cut_lr", "raise_kl", "rollback", "stop"]
@@ -60,6 +61,7 @@ class Guard:
             raise ConfigError(f"Guard mode '{mode}' is unknown; take one of {', '.join(GUARD_MODES)}.")
         self.mode, self.max_skips, self.config = mode, max_skips, config or MonitorConfig()
         self.skips = 0  # updates skipped in a row
+        self.gaps = GapTracker(self.config)
         self._series: dict[str, deque[float]] = {
             name: deque(maxlen=2 * self.config.window + 1) for name in _WATCHED
         }
@@ -94,9 +96,12 @@ class Guard:
         if "completions/distinct_2" in metrics and len(self._first) < self.config.window:
             self._first.append(float(metrics["completions/distinct_2"]))
         self._quiet = {kind: left - 1 for kind, left in self._quiet.items() if left > 1}
-        found = [alarm for alarm in self._detect(metrics) if alarm.kind not in self._quiet]
-        self._quiet |= {alarm.kind: self.config.window for alarm in found}
-        return found
+        return self._new(self._detect(metrics))
+
+    def after_evaluation(self, measures: Mapping[str, Measure]) -> tuple[dict[str, float], list[Alarm]]:
+        """Take the measures of an evaluation; return its figures, gaps included, and the new alarms."""
+        figures, alarms = self.gaps.evaluate(measures)
+        return figures, self._new(alarms)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold: plain numbers and lists."""
@@ -105,6 +110,7 @@ class Guard:
             "series": {name: list(series) for name, series in self._series.items()},
             "first": list(self._first),
             "quiet": dict(self._quiet),
+            "gaps": self.gaps.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -115,6 +121,12 @@ class Guard:
             series.extend(state["series"].get(name, ()))
         self._first = list(state["first"])
         self._quiet = dict(state["quiet"])
+        self.gaps.load_state(state["gaps"])
+
+    def _new(self, alarms: list[Alarm]) -> list[Alarm]:
+        found = [alarm for alarm in alarms if alarm.kind not in self._quiet]
+        self._quiet |= {alarm.kind: self.config.window for alarm in found}
+        return found
 
     def _detect(self, metrics: Mapping[str, float]) -> list[Alarm]:
         """Ask every detector whose metric this step has."""

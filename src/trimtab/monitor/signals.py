@@ -6,7 +6,7 @@ Every remedy names a key of the recipe, so that it can be tried with ``trimtab r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 AlarmKind = Literal[
@@ -19,6 +19,8 @@ AlarmKind = Literal[
     "zero_variance",
     "clip_saturation",
     "repetition",
+    "hidden_gap",
+    "quality_gap",
 ]
 Language = Literal["en", "zh"]
 
@@ -34,17 +36,22 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A detector's finding: the measured ``value`` against its ``threshold``, of ``metric`` (our name)."""
+    """A detector's finding: the measured ``value`` against its ``threshold``, of ``metric`` (our name).
+
+    ``evidence`` are the figures beside it that made the detector speak.
+    """
 
     kind: AlarmKind
     metric: str
     value: float
     threshold: float
+    evidence: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def message(self, language: str = "en") -> str:
         """The finding as one line: symptom, figures, remedy."""
         text = self.explain(language)
         figures = f"{self.metric} = {self.value:.4g}, {_LIMIT[_known(language)]} {self.threshold:.4g}"
+        figures += "".join(f", {name} {value:.3g}" for name, value in self.evidence.items())
         if _known(language) == "zh":
             return f"{text.symptom}（{figures}）：{text.remedy}"
         return f"{text.symptom} ({figures}): {text.remedy}"
@@ -60,6 +67,7 @@ class Alarm:
             "metric": self.metric,
             "value": self.value,
             "threshold": self.threshold,
+            "evidence": dict(self.evidence),
             "message": {language: self.message(language) for language in _LIMIT},
         }
 
@@ -193,6 +201,35 @@ SIGNALS: Mapping[AlarmKind, Mapping[Language, Explanation]] = {
             "回答开始重复：不同的 token 对少于训练初期",
             "套话或循环得到了高奖励，或多样性正在坍缩。",
             "提高 rl.kl.coef 或 rl.temperature，在 rl.rewards 中加入多样性奖励或重复惩罚，并阅读样本。",
+        ),
+    },
+    "hidden_gap": {
+        "en": Explanation(
+            "The hidden set falls behind: training prompts pass more and more, hidden ones do not",
+            "The policy learns the training prompts by heart, or has found something that only they pay for.",
+            "stop earlier (rl.steps, rl.epochs), give more and more varied prompts (rl.data), raise "
+            "rl.kl.coef, or lower rl.learning_rate.",
+        ),
+        "zh": Explanation(
+            "隐藏集落后：训练提示的通过率不断上升，隐藏提示却没有",
+            "策略在背诵训练提示，或找到了只在训练提示上有效的捷径。",
+            "提前停止 rl.steps、rl.epochs，使用更多、更多样的提示 rl.data，提高 rl.kl.coef，"
+            "或降低学习率 rl.learning_rate。",
+        ),
+    },
+    "quality_gap": {
+        "en": Explanation(
+            "The reward is being gamed: it rises while a measure that is not trained on falls",
+            "The policy has found what the reward pays for instead of what it stands for; change and limit "
+            "are in standard deviations of the first evaluations.",
+            "attack the reward with `trimtab rewards audit`, improve it or add gates (rl.rewards), raise "
+            "rl.kl.coef, and go back to a checkpoint from before the fall (rl.checkpoint_every).",
+        ),
+        "zh": Explanation(
+            "奖励被钻空子：奖励上升，而不参与训练的度量下降",
+            "策略学会了奖励函数的漏洞，而不是它所代表的目标；变化与界限以最初几次评估的标准差为单位。",
+            "用 `trimtab rewards audit` 攻击这个奖励，改进它或加入硬性门槛 rl.rewards，提高 rl.kl.coef，"
+            "并回到下降之前的检查点 rl.checkpoint_every。",
         ),
     },
 }

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from trimtab.config import EvalConfig, Recipe, RLConfig
-from trimtab.data import refuse_overlap
 from trimtab.distributed.worker import WorkerSettings, exact_kl
 from trimtab.errors import ConfigError
 from trimtab.evals.diversity import compare_distinct
@@ -16,9 +15,11 @@ from trimtab.evals.suite import EvalResult, evaluate_policy
 from trimtab.evals.win_rate import win_rate
 from trimtab.functional import masked_mean
 from trimtab.models.load import load_causal_lm, load_tokenizer
-from trimtab.pipeline.sources import TASK, hidden_source, policy_start, prompts_for, reward_model_path
+from trimtab.pipeline.leaks import refuse_leaks
+from trimtab.pipeline.sources import hidden_source, policy_start, prompts_for, reward_model_path
 from trimtab.rewards.base import Reward
 from trimtab.rewards.combine import CombinedReward
+from trimtab.rewards.gold import refuse_bad_gold
 from trimtab.rewards.registry import build_reward
 from trimtab.rollout.engine import SamplingParams, build_engine
 from trimtab.trainers.batching import make_batch
@@ -45,6 +46,8 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     reward = build_reward(
         rl.rewards, reward_model=reward_model, clip=rl.reward_clip, device=recipe.model.device
     )
+    source = hidden_source(recipe)
+    refuse_bad_gold(reward, prompts["hidden"], source, limit=rl.gold_rows, seed=recipe.seed)
     judge = judge_of(recipe, rl, config, reward_model)
     models: dict[str, Any] = {}
     results: dict[tuple[str, str], EvalResult] = {}
@@ -76,8 +79,7 @@ def evaluation_prompts(recipe: Recipe, rl: RLConfig, config: EvalConfig) -> dict
     source = hidden_source(recipe)
     hidden = prompts_for(source, "hidden", recipe.seed)[: config.num_prompts]
     train = prompts_for(rl.data, "train", recipe.seed)
-    if not source.startswith(TASK):
-        refuse_overlap([p.text for p in train], [p.text for p in hidden], names=(rl.data, source))
+    refuse_leaks(recipe)
     return {"hidden": hidden, "train": train[: config.num_prompts]}
 
 

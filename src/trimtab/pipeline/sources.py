@@ -59,7 +59,7 @@ def reward_model_path(recipe: Recipe) -> str | None:
     is_for_critic = rl is not None and rl.algorithm == "ppo" and rl.ppo.critic_init == "reward_model"
     if recipe.reward_model is None or rl is None:
         return None
-    if not (is_for_critic or uses_reward_model(rl.rewards)):
+    if not (is_for_critic or uses_reward_model([*rl.rewards, *rl.hidden_rewards])):
         return None
     if not (Path(recipe.paths.reward_model) / "config.json").is_file():
         raise ModelError(

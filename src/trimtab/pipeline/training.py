@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from trimtab.config import Recipe, RLConfig
-from trimtab.data import PromptStream, load_pairs, load_preferences, refuse_overlap
-from trimtab.distributed.build import System, build_system
+from trimtab.data import PromptStream, load_pairs, load_preferences
+from trimtab.distributed.build import build_system
 from trimtab.distributed.worker import WorkerSettings, policy_learner
 from trimtab.errors import ConfigError
-from trimtab.evals.suite import evaluate_policy
 from trimtab.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer, save_model
 from trimtab.models.lora import add_adapter
-from trimtab.pipeline.sources import TASK, policy_start, prompts_for, reward_model_path, sft_model
+from trimtab.pipeline.hidden import hidden_evaluation, pass_threshold_of
+from trimtab.pipeline.leaks import refuse_leaks
+from trimtab.pipeline.sources import policy_start, prompts_for, reward_model_path, sft_model
+from trimtab.rewards.gold import refuse_bad_gold
 from trimtab.trainers.cadence import Cadence
-from trimtab.trainers.experience import sampling_params
 from trimtab.trainers.grpo import train_grpo
 from trimtab.trainers.ppo import train_ppo
 from trimtab.trainers.reward_model import train_reward_model
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.sft import train_sft
 from trimtab.trainers.stage import Stage, total_steps
-from trimtab.types import Prompt
 
 
 def num_steps(recipe: Recipe, name: str) -> int:
@@ -46,6 +45,7 @@ def run_sft(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """Fine-tune `sft.model` (or `model.path`) and save it in `paths.sft`."""
     config = recipe.sft
     assert config is not None
+    refuse_leaks(recipe, ("sft",))
     path = config.model or recipe.model.path
     tokenizer = load_tokenizer(path, recipe.model.chat_template)
     model = add_adapter(load_causal_lm(path, recipe.model), recipe.model.lora, recipe.seed)
@@ -65,6 +65,7 @@ def run_reward_model(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """Train a reward model from the SFT model (or `reward_model.model`) into `paths.reward_model`."""
     config = recipe.reward_model
     assert config is not None
+    refuse_leaks(recipe, ("reward_model",))
     path = config.model or sft_model(recipe)
     tokenizer = load_tokenizer(path, recipe.model.chat_template)
     model = load_sequence_classifier(
@@ -88,14 +89,18 @@ def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     prompts = prompts_for(rl.data, "train", recipe.seed)
     hidden = prompts_for(rl.hidden_data, "hidden", recipe.seed) if rl.hidden_data else []
     check_batches(rl, len(prompts))
-    if rl.hidden_data and not rl.hidden_data.startswith(TASK):
-        texts = ([p.text for p in prompts], [p.text for p in hidden])
-        refuse_overlap(*texts, names=(rl.data, rl.hidden_data))
+    refuse_leaks(recipe, ("rl",))
     system = build_system(
         recipe, policy_start(recipe), reward_model_path(recipe), reference_path=rl.reference
     )
+    for source, rows in ((rl.data, prompts), (rl.hidden_data or "", hidden)):
+        refuse_bad_gold(system.reward, rows, source, limit=rl.gold_rows, seed=recipe.seed)
     cadence = Cadence(
-        rl=rl, stage=stage, seed=recipe.seed, evaluate=hidden_evaluation(rl, hidden, recipe.seed)
+        rl=rl,
+        stage=stage,
+        seed=recipe.seed,
+        evaluate=hidden_evaluation(recipe, hidden),
+        pass_threshold=pass_threshold_of(recipe),
     )
     stream = PromptStream(prompts, derive_seed(recipe.seed, "prompts"))
     train = train_ppo if rl.algorithm == "ppo" else train_grpo
@@ -121,19 +126,3 @@ def check_batches(rl: RLConfig, num_prompts: int) -> None:
             f"rl.num_minibatches = {rl.num_minibatches} is more than the "
             f"{rl.num_prompts * rl.num_generations} completions of a step; make it smaller."
         )
-
-
-def hidden_evaluation(rl: RLConfig, hidden: list[Prompt], seed: int) -> Any:
-    """A function that samples the first hidden prompts and returns ``eval/*`` metrics, or None."""
-    if not hidden:
-        return None
-    prompts = hidden[: rl.eval_prompts]
-
-    def evaluate(system: System, step: int) -> Mapping[str, float]:
-        params = sampling_params(rl, derive_seed(seed, "eval"))
-        result = evaluate_policy(system.engine, system.tokenizer, prompts, system.reward, params)
-        violations = getattr(system.reward, "violations", lambda parts: {})(result.parts)
-        rates = {f"eval/violation/{name}": rate for name, rate in violations.items()}
-        return {"eval/reward": result.reward, "eval/pass_rate": result.pass_rate, **rates}
-
-    return evaluate

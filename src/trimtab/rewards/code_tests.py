@@ -16,7 +16,7 @@ from typing import Any
 from trimtab.errors import RewardError
 from trimtab.rewards.base import abstain_all
 from trimtab.rewards.sandbox import Limits, RunResult, SandboxPool, choose_level
-from trimtab.types import RewardResult, Sample
+from trimtab.types import Prompt, RewardResult, Sample
 
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*$", re.MULTILINE)
 _PYTHON = {"", "python", "py", "python3"}
@@ -57,6 +57,15 @@ class CodeReward:
         for (row, cases, visible), outcome in zip(jobs, self.pool.run_all(told), strict=True):
             results[row] = self._judge(cases, visible, outcome)
         return [result if result is not None else abstain_all(1, "not run")[0] for result in results]
+
+    def gold_completion(self, prompt: Prompt) -> str | None:
+        """The row's ``solution`` in a fence; None where it has none. Its last block where it is fenced."""
+        given = prompt.columns.get("solution")
+        code = extract_code(given) if isinstance(given, str) else None
+        if code is None:
+            return None if given is None else str(given)
+        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
+        return f"{fence}python\n{code}\n{fence}"
 
     def _cases(self, sample: Sample) -> tuple[list[Mapping[str, Any]], int]:
         columns = sample.prompt.columns

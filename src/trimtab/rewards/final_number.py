@@ -100,7 +100,7 @@ def final_number_reward(column: str = "answer", name: str = "final_number") -> R
         answer = final_number(text, numbers_in(sample.prompt.text))
         return answer is not None and answer == _decimal(gold)
 
-    return RuleReward(name, rule)
+    return RuleReward(name, rule, lambda sample: column_of(sample, column, name))
 
 
 def _boxed(text: str) -> Decimal | None:

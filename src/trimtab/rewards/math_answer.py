@@ -14,7 +14,7 @@ from trimtab.errors import RewardError
 from trimtab.rewards.base import check_result
 from trimtab.rewards.forked import ForkedPool, Reply
 from trimtab.rewards.rules import column_of
-from trimtab.types import RewardResult, Sample
+from trimtab.types import Prompt, RewardResult, Sample
 
 _MAX_TEXT = 200_000
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
@@ -68,6 +68,14 @@ class MathReward:
                 calls.append({"gold": gold, "answer": answer})
         replies = iter(self._pool.map(calls))
         return [result if result is not None else self._result(next(replies)) for result in results]
+
+    def gold_completion(self, prompt: Prompt) -> str:
+        """The row's gold answer in a box.
+
+        Raises:
+            RewardError: the row has none.
+        """
+        return f"\\boxed{{{column_of(Sample(prompt, ''), self.column, self.name)}}}"
 
     def _result(self, reply: Reply) -> RewardResult:
         if reply.is_fault:

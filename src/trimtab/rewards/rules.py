@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from trimtab.errors import RewardError
 from trimtab.rewards.base import check_result, describe
-from trimtab.types import RewardResult, Sample
+from trimtab.types import Prompt, RewardResult, Sample
 
 Rule = Callable[[Sample], float | bool | None]
 
@@ -30,6 +30,15 @@ class RuleReward:
 
     name: str
     rule: Rule
+    gold: Callable[[Sample], str] | None = None  # what a completion that deserves 1 would be for this row
+
+    def gold_completion(self, prompt: Prompt) -> str | None:
+        """The row's gold answer as a completion; None where the rule has no gold.
+
+        Raises:
+            RewardError: the row has no gold answer.
+        """
+        return self.gold(Sample(prompt, "")) if self.gold else None
 
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """Return one result per sample, in order."""
@@ -65,7 +74,7 @@ def exact_match(column: str = "answer", ignore_case: bool = False) -> RuleReward
         given, wanted = sample.completion.strip(), column_of(sample, column, "exact_match").strip()
         return given.casefold() == wanted.casefold() if ignore_case else given == wanted
 
-    return RuleReward("exact_match", rule)
+    return RuleReward("exact_match", rule, lambda sample: column_of(sample, column, "exact_match"))
 
 
 def regex(pattern: str, full: bool = False) -> RuleReward:

@@ -108,6 +108,13 @@ METRICS: dict[str, Metric] = {
     "eval/reward": Metric("reward", "Mean reward on the hidden prompts."),
     "eval/pass_rate": Metric("share", "Hidden prompts whose completion passed."),
     "eval/violation/*": Metric("share", "Mean violation of one constraint on the hidden prompts."),
+    "train/pass_rate": Metric("share", "Training completions since the last evaluation that passed."),
+    "eval/gap": Metric("share", "`train/pass_rate` less `eval/pass_rate`.", (None, 0.1)),
+    "eval/judge": Metric("score", "Mean score of the hidden answers by `eval.judge`, which no update sees."),
+    "eval/hidden_reward/*": Metric("reward", "The same by one of `rl.hidden_rewards`."),
+    "eval/quality_gap/*": Metric(
+        "std", "Rise of `eval/reward` less that of the judge or hidden reward, since the first evaluations."
+    ),
     # Supervised stages; their loss is loss/total.
     "sft/perplexity": Metric("1", "exp of the mean loss per response token; 1 is certainty."),
     "rm/accuracy": Metric("share", "Pairs whose chosen response scores higher.", (0.6, None)),

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from trimtab.config import RLConfig
 from trimtab.distributed.build import System
-from trimtab.monitor import KLController, controlled_metric
+from trimtab.monitor import KLController, Measure, controlled_metric
 from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Stage
 
@@ -29,19 +29,22 @@ class HasState(Protocol):
 class Cadence:
     """The rhythm of an RL stage.
 
-    ``evaluate`` samples the hidden prompts and returns ``eval/*`` metrics; None where there are none.
+    ``evaluate`` samples the hidden prompts and returns ``eval/*`` measures; None where there are none.
+    A completion passes when its reward is at least ``pass_threshold``, in training as in evaluation.
     """
 
     rl: RLConfig
     stage: Stage
     seed: int
-    evaluate: Callable[[System, int], Mapping[str, float]] | None = None
+    evaluate: Callable[[System, int], Mapping[str, Measure]] | None = None
+    pass_threshold: float = 0.5
 
     def after_step(
         self, step: int, metrics: Mapping[str, float], records: Sequence[Mapping[str, Any]]
     ) -> None:
         """Record a finished step and show one of its completions."""
         self.stage.run.rollouts(self.stage.name, step, records)
+        self.stage.guard.gaps.observe(pass_shares(records, self.pass_threshold))
         self.stage.log(step, metrics)
         if records:
             best = max(records, key=lambda record: record["reward"] or 0.0)
@@ -65,17 +68,18 @@ class Cadence:
         for change in shaping.follow():
             self.stage.run.event(self.stage.name, "constraint_changed", step, asdict(change))
 
+    def evaluate_start(self, first: int, system: System) -> None:
+        """Evaluate the policy that training starts from: what every later evaluation is compared with."""
+        if first == 0 and self.evaluate is not None and self.rl.eval_every:
+            self.stage.log_evaluation(-1, self.evaluate(system, 0))
+
     def evaluate_and_save(
         self, step: int, steps: int, system: System, trained: Mapping[str, HasState]
     ) -> None:
         """Evaluate, refresh the reference and save a checkpoint where the recipe says so."""
         done = step + 1
         if self.evaluate is not None and self.rl.eval_every and done % self.rl.eval_every == 0:
-            figures = self.evaluate(system, done)
-            self.stage.run.event(self.stage.name, "evaluation", step, figures)
-            self.stage.run.metrics(self.stage.name, step, figures)
-            shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-            self.stage.view.note(f"step {done}: {shown}")
+            self.stage.log_evaluation(step, self.evaluate(system, done))
         refresh = self.rl.reference_refresh_steps
         if refresh and done % refresh == 0:
             system.refresh_reference(self.rl.reference_mix)
@@ -84,6 +88,15 @@ class Cadence:
         if refresh:
             state["reference"] = system.reference.state()
         self.stage.checkpoint_if_due(done, steps, state)
+
+
+def pass_shares(records: Sequence[Mapping[str, Any]], threshold: float) -> list[float]:
+    """The share of each prompt's completions whose reward is at least ``threshold``; abstentions left out."""
+    passed: dict[str, list[bool]] = {}
+    for record in records:
+        if record["reward"] is not None:
+            passed.setdefault(record["prompt_id"], []).append(record["reward"] >= threshold)
+    return [sum(found) / len(found) for found in passed.values()]
 
 
 def restore_rl(stage: Stage, system: System, trained: Mapping[str, HasState]) -> int:

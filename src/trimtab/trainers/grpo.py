@@ -53,7 +53,9 @@ def train_grpo(
     steps = total_steps(len(stream), rl.num_prompts, rl.epochs, rl.steps)
     shaping = RewardShaping(rl, system.reward)
     trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller, "shaping": shaping}
-    for step in range(restore_rl(stage, system, trained), steps):
+    first = restore_rl(stage, system, trained)
+    cadence.evaluate_start(first, system)
+    for step in range(first, steps):
         at = StepContext(step, steps, cadence.seed, kl_controller.kl_coef)
         metrics, records = grpo_step(system, stream, rl, stage, at, shaping)
         cadence.after_step(step, metrics, records)

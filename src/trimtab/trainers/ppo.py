@@ -49,7 +49,9 @@ def train_ppo(
     trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller, "shaping": shaping}
     if system.critic is not None:
         trained["critic"] = system.critic
-    for step in range(restore_rl(stage, system, trained), steps):
+    first = restore_rl(stage, system, trained)
+    cadence.evaluate_start(first, system)
+    for step in range(first, steps):
         at = StepContext(step, steps, cadence.seed, kl_controller.kl_coef)
         metrics, records = ppo_step(system, stream, rl, stage, at, shaping)
         cadence.after_step(step, metrics, records)

@@ -17,7 +17,7 @@ from trimtab.models.checkpoint import (
     save_checkpoint,
     set_rng_state,
 )
-from trimtab.monitor import Guard
+from trimtab.monitor import Alarm, Guard, Measure
 from trimtab.runs import RunWriter, TerminalView
 
 
@@ -36,7 +36,23 @@ class Stage:
         """Record and show the metrics of a finished step, and raise what the detectors see."""
         self.run.metrics(self.name, step, metrics)
         self.view.update(step, metrics)
-        for alarm in self.guard.after_log(metrics):
+        self._raise_alarms(step, self.guard.after_log(metrics))
+
+    def log_evaluation(self, step: int, measures: Mapping[str, Measure]) -> None:
+        """Record and show an evaluation on the hidden prompts after ``step``, and raise what its gaps say.
+
+        Step -1 is the evaluation before the first step: an event of step 0, and no metric of it.
+        """
+        figures, alarms = self.guard.after_evaluation(measures)
+        self.run.event(self.name, "evaluation", max(step, 0), {**figures, "num_steps": step + 1})
+        if step >= 0:
+            self.run.metrics(self.name, step, figures)
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        self.view.note(f"step {step + 1}: {shown}")
+        self._raise_alarms(step, alarms)
+
+    def _raise_alarms(self, step: int, alarms: Sequence[Alarm]) -> None:
+        for alarm in alarms:
             self.run.event(self.name, "alarm", step, alarm.as_dict())
             self.view.note(alarm.message(self.guard.language))
 

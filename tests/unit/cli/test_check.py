@@ -5,6 +5,7 @@ import json
 import pytest
 
 from trimtab.cli.checks.datasets import check_overlap, check_prompts, length_bias
+from trimtab.cli.checks.gold import check_gold_answers
 from trimtab.cli.checks.line import within
 from trimtab.cli.checks.models import check_tokenizer
 from trimtab.cli.checks.resources import GIB, estimate_memory
@@ -12,7 +13,7 @@ from trimtab.cli.checks.rewards import check_rewards
 from trimtab.cli.checks.settings import check_settings
 from trimtab.cli.main import main
 from trimtab.config import build_recipe
-from trimtab.data import Preference
+from trimtab.data import Preference, load_prompts
 from trimtab.types import Prompt
 
 from ..data.toy_tokenizer import CHATML, build_tokenizer
@@ -21,7 +22,7 @@ USER = {"role": "user", "content": "q"}
 
 
 def recipe_of(rewards=("sales",), **rl):
-    return build_recipe({"rl": {"data": "p", "rewards": list(rewards), **rl}})
+    return build_recipe({"rl": {"data": "p", "rewards": list(rewards)} | rl})
 
 
 def statuses(lines):
@@ -93,7 +94,7 @@ def test_rewards_are_tried_on_four_samples(tmp_path):
 
 
 def test_dirty_prompts_are_seen():
-    """R20, R25: duplicates warn, prompts over the limit fail, and leakage fails."""
+    """R20, R25: duplicates warn, prompts over the limit fail, fail."""
     tokenizer = build_tokenizer()
     prompts = [
         Prompt(str(i), ({"role": "user", "content": text},)) for i, text in enumerate(["a", "a", "b" * 99])
@@ -102,8 +103,52 @@ def test_dirty_prompts_are_seen():
     assert [line.status for line in lines] == ["pass", "warn", "fail"]
     assert "1 of 3 rows" in lines[1].found
     assert "first: 2" in lines[2].found
-    assert check_overlap(("t", "h"), prompts, prompts[2:]).status == "fail"
-    assert check_overlap(("t", "h"), prompts[:1], prompts[2:]).status == "pass"
+
+
+def write_json(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)) if path.suffix == ".jsonl" else json.dumps(rows))
+    return str(path)
+
+
+def test_leaks_of_every_stage_are_seen(tmp_path):
+    """R20: a hidden prompt in the SFT pairs, the preferences or the prompts fails, both texts shown."""
+    secret, other = "what does the secret plan cost per year?", "quite another question"
+    data = {
+        "sft": write_json(tmp_path / "sft.jsonl", [{"prompt": secret.upper(), "completion": "b"}]),
+        "pairs": write_json(tmp_path / "p.jsonl", [{"prompt": other, "chosen": "b", "rejected": "c"}]),
+        "train": write_json(tmp_path / "train.json", ["one", "two", "three", "four"]),
+        "hidden": write_json(tmp_path / "hidden.json", [secret]),
+        "final": write_json(tmp_path / "final.json", [other]),
+    }
+    rl = {"data": data["train"], "hidden_data": data["hidden"], "rewards": ["sales"]}
+    tree = {"sft": {"data": data["sft"]}, "reward_model": {"data": data["pairs"]}, "rl": rl}
+    lines = list(check_overlap(build_recipe({**tree, "eval": {"data": data["final"]}})))
+    assert [line.status for line in lines] == ["fail", "fail", "pass"]
+    assert f"row 0 '{secret}' is row 0 '{secret.upper()}' (100% alike)" in lines[0].found
+    assert lines[0].fix == f"remove these rows from sft.data ({data['sft']})"
+    assert "reward_model.data" in lines[1].fix
+    assert lines[2].found == (
+        "nothing in common: eval.data and sft.data, rl.hidden_data and reward_model.data, "
+        "rl.hidden_data and rl.data, eval.data and rl.data, eval.data and rl.hidden_data"
+    )
+
+
+def test_gold_answers_are_checked(tmp_path):
+    """Threats: a row whose gold answer does not earn 1 fails the checklist, named, and 0 leaves it out."""
+    rows = [{"prompt": f"{i}+1", "answer": str(i + 1)} for i in range(4)] + [
+        {"prompt": "x", "answer": "four"}
+    ]
+    data = write_json(tmp_path / "rows.jsonl", rows)
+    recipe = recipe_of(["final_number"], data=data)
+    prompts = load_prompts(data)
+    (line,) = check_gold_answers(recipe, {"rl.data": prompts})
+    assert line.status == "fail" and "1 gold answers of rl.data" in line.found
+    assert "row 4, final_number, gold 'four'" in line.found
+    (line,) = check_gold_answers(recipe, {"rl.data": prompts[:4]})
+    assert (line.status, line.found) == ("pass", "those of rl.data earn 1 by final_number (4 rows)")
+    (line,) = check_gold_answers(recipe_of(["final_number"], gold_rows=0), {"rl.data": prompts})
+    assert line.status == "warn"
+    assert not list(check_gold_answers(recipe_of(["length"]), {"rl.data": prompts}))
 
 
 def test_length_bias_by_hand():

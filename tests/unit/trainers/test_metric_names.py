@@ -22,9 +22,10 @@ from trimtab.config import RewardModelConfig, SFTConfig
 from trimtab.data import PromptStream
 from trimtab.distributed.worker import WorkerSettings, policy_learner
 from trimtab.models.load import load_sequence_classifier
+from trimtab.monitor import Measure
 from trimtab.rewards.base import Reward
 from trimtab.rewards.combine import CombinedReward
-from trimtab.runs import find_metric, metrics_table, named_stats
+from trimtab.runs import find_metric, metrics_table, named_stats, read_events
 from trimtab.trainers.cadence import Cadence
 from trimtab.trainers.grpo import train_grpo
 from trimtab.trainers.reward_model import train_reward_model
@@ -77,15 +78,26 @@ def test_evaluation_during_training(tmp_path: Path) -> None:
     stage.view = quiet_view(4)
     steps = []
 
-    def evaluate(system: object, step: int) -> dict[str, float]:
+    def evaluate(system: object, step: int) -> dict[str, Measure]:
         steps.append(step)
-        return {"eval/reward": step / 10, "eval/pass_rate": 0.0}
+        names = ("eval/reward", "eval/pass_rate", "eval/judge", "eval/hidden_reward/length")
+        return {name: Measure(step / 10, 0.1, 4) for name in names}
 
     cadence = Cadence(rl=rl, stage=stage, seed=1, evaluate=evaluate)
     train_grpo(system, PromptStream(prompts(), seed=1), rl, stage, cadence)
-    assert steps == [2, 4]
-    assert names_of(tmp_path, "rl") >= {"eval/reward", "eval/pass_rate"}
-    assert metrics_table(tmp_path, "rl")["eval/reward"] == [None, 0.2, None, 0.4]
+    assert steps == [0, 2, 4]  # 0: the policy that training starts from
+    events = [event.data["num_steps"] for event in read_events(tmp_path, "evaluation")]
+    assert events == steps
+    expected = {"eval/reward", "eval/pass_rate", "train/pass_rate", "eval/gap", "eval/judge"}
+    expected |= {"eval/hidden_reward/length", "eval/quality_gap/length", "eval/quality_gap/judge"}
+    assert names_of(tmp_path, "rl") >= expected
+    table = metrics_table(tmp_path, "rl")
+    assert table["eval/reward"] == [None, 0.2, None, 0.4]
+    for trained, hidden, gap in zip(
+        table["train/pass_rate"], table["eval/pass_rate"], table["eval/gap"], strict=True
+    ):
+        assert gap == (None if trained is None or hidden is None else trained - hidden)
+    assert table["eval/gap"][1] is not None
 
 
 def test_sft_and_reward_model(tmp_path: Path) -> None:

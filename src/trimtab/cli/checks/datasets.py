@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from trimtab.cli.checks.line import CheckLine
 from trimtab.config import Recipe
@@ -12,11 +13,15 @@ from trimtab.data import (
     Preference,
     encode_pair,
     encode_prompt,
-    find_overlap,
     load_pairs,
     load_preferences,
 )
+from trimtab.data.overlap import describe_overlap
+from trimtab.errors import TrimtabError
 from trimtab.types import Message, Prompt
+
+if TYPE_CHECKING:
+    from trimtab.pipeline.leaks import TextSet
 
 SAMPLE = 1000  # rows that are tokenised; the others are only read
 
@@ -80,16 +85,27 @@ def check_prompts(
         yield CheckLine("pass", f"{name} length", f"at most {max(lengths)} tokens, limit {limit}")
 
 
-def check_overlap(names: tuple[str, str], train: Iterable[Prompt], hidden: Iterable[Prompt]) -> CheckLine:
-    """No hidden prompt is, exactly or nearly, also a training prompt (R20)."""
-    known, held_out = [p.text for p in train], [p.text for p in hidden]
-    found = find_overlap(known, held_out)
-    if not found:
-        return CheckLine("pass", "overlap", f"no prompt of {names[1]} is in {names[0]}")
-    count, first = len({overlap.hidden_index for overlap in found}), found[0]
-    shown = f"hidden {first.hidden_index} is {first.similarity:.0%} like training {first.train_index}"
-    fix = f"remove them from {names[0]}"
-    return CheckLine("fail", "overlap", f"{count} prompts of {names[1]} are in {names[0]} ({shown})", fix)
+def check_overlap(recipe: Recipe) -> Iterator[CheckLine]:
+    """Nothing that is held out is, exactly or nearly, trained on by a stage of the recipe (R20)."""
+    from trimtab.pipeline.leaks import guarded_pairs, leaks_between, load_texts
+
+    sets: dict[str, TextSet] = {}
+    clean = []
+    for train, held_out in guarded_pairs(recipe):
+        for key in {train, held_out} - sets.keys():
+            with suppress(TrimtabError):  # what cannot be loaded has failed in a line of its own
+                sets[key] = load_texts(recipe, key)
+        if not {train, held_out} <= sets.keys():
+            continue
+        one, other = sets[train], sets[held_out]
+        found = leaks_between(one, other)
+        if found:
+            shown = describe_overlap(found, one.texts, other.texts, (str(one), str(other)))
+            yield CheckLine("fail", "overlap", shown, f"remove these rows from {one}")
+        else:
+            clean.append(f"{other.key} and {one.key}")
+    if clean:
+        yield CheckLine("pass", "overlap", f"nothing in common: {', '.join(clean)}")
 
 
 def _duplicates(name: str, keys: Sequence[str]) -> Iterator[CheckLine]:

@@ -1,0 +1,105 @@
+"""What a run measures on its hidden prompts: the reward, and what it is not trained on (R21)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+
+from trimtab.config import Recipe
+from trimtab.distributed.build import System
+from trimtab.evals.judges import build_judge
+from trimtab.evals.suite import EvalResult, evaluate_policy
+from trimtab.monitor import Measure
+from trimtab.monitor.gaps import HIDDEN, HIDDEN_REWARD, JUDGE, TRAINED
+from trimtab.pipeline.sources import reward_model_path
+from trimtab.rewards.base import Reward, call_reward
+from trimtab.rewards.combine import CombinedReward
+from trimtab.rewards.registry import build_reward
+from trimtab.trainers.experience import sampling_params
+from trimtab.trainers.seeds import derive_seed
+from trimtab.types import Prompt, Sample
+
+HiddenEvaluation = Callable[[System, int], Mapping[str, Measure]]
+
+
+def pass_threshold_of(recipe: Recipe) -> float:
+    """From which reward on a completion passes: the evaluation's threshold, also while training."""
+    return recipe.eval.pass_threshold if recipe.eval else 0.5
+
+
+def hidden_evaluation(recipe: Recipe, hidden: Sequence[Prompt]) -> HiddenEvaluation | None:
+    """A function that samples the first hidden prompts and returns ``eval/*`` measures; None without any.
+
+    The prompts and the sampling seed are the same each time, so that evaluations can be compared. The
+    independent judge and the hidden rewards score the very answers that the trained reward scored.
+
+    Raises:
+        ConfigError: the judge is unknown, or is a reward of the training.
+        RewardError: a hidden reward is unknown.
+    """
+    rl = recipe.rl
+    assert rl is not None
+    if not hidden or not rl.eval_every:
+        return None
+    prompts, threshold = list(hidden[: rl.eval_prompts]), pass_threshold_of(recipe)
+    others = unrewarded_measures(recipe)
+
+    def evaluate(system: System, step: int) -> Mapping[str, Measure]:
+        params = sampling_params(rl, derive_seed(recipe.seed, "eval"))
+        result = evaluate_policy(
+            system.engine, system.tokenizer, prompts, system.reward, params, pass_threshold=threshold
+        )
+        return {**measures_of(result, threshold, others), **violations_of(result, system.reward)}
+
+    return evaluate
+
+
+def violations_of(result: EvalResult, reward: Reward) -> dict[str, Measure]:
+    """How much the answers of an evaluation violate each constraint of ``reward`` (R24)."""
+    if not isinstance(reward, CombinedReward):
+        return {}
+    rows = [[reward.violations(r.parts) for r in group.rewards] for group in result.groups]
+    names = sorted({name for group in rows for row in group for name in row})
+    return {
+        f"eval/violation/{name}": _over_prompts([[row.get(name) for row in group] for group in rows])
+        for name in names
+    }
+
+
+def unrewarded_measures(recipe: Recipe) -> dict[str, Reward]:
+    """The judge and the hidden rewards of a recipe, under the names of their metrics."""
+    rl = recipe.rl
+    assert rl is not None
+    model, device = reward_model_path(recipe), recipe.model.device
+    measures: dict[str, Reward] = {}
+    if recipe.eval is not None and recipe.eval.judge:
+        judge = recipe.eval.judge
+        measures[JUDGE] = build_judge(judge, rewards=rl.rewards, reward_model=model, device=device)
+    if rl.hidden_rewards:
+        built = build_reward(rl.hidden_rewards, reward_model=model, device=device)
+        for name, (reward, _) in zip(built.names, built.components, strict=True):
+            measures[HIDDEN_REWARD + name] = reward
+    return measures
+
+
+def measures_of(result: EvalResult, threshold: float, others: Mapping[str, Reward]) -> dict[str, Measure]:
+    """The measures of one evaluation; a measure that abstains from every answer is left out."""
+    values = [[r.value for r in group.rewards] for group in result.groups]
+    passed = [[None if v is None else float(v >= threshold) for v in group] for group in values]
+    measures = {TRAINED: _over_prompts(values), HIDDEN: _over_prompts(passed)}
+    for name, reward in others.items():
+        samples = [Sample(g.prompt, c.text, c.token_ids) for g in result.groups for c in g.completions]
+        results = call_reward(reward, samples)
+        error = next((r.error for r in results if r.error), None)
+        if error:
+            warnings.warn(f"{name} could not score every hidden answer: {error}", stacklevel=2)
+        scores = iter([r.value for r in results])
+        measures[name] = _over_prompts([[next(scores) for _ in g.completions] for g in result.groups])
+    return measures
+
+
+def _over_prompts(values: Sequence[Sequence[float | None]]) -> Measure:
+    """One value per prompt, abstentions left out."""
+    groups = [[value for value in group if value is not None] for group in values]
+    return Measure.of([fmean(group) for group in groups if group])
