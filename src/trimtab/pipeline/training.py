@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from trimtab.config import Recipe, RLConfig
@@ -97,12 +98,18 @@ def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     cadence = Cadence(
         rl=rl, stage=stage, seed=recipe.seed, evaluate=hidden_evaluation(rl, hidden, recipe.seed)
     )
-    stream = PromptStream(prompts, derive_seed(recipe.seed, "prompts"))
+    draw = partial(drawn_again, rl.data, recipe.seed) if rl.data.startswith(TASK) else None
+    stream = PromptStream(prompts, derive_seed(recipe.seed, "prompts"), draw=draw)
     train = train_ppo if rl.algorithm == "ppo" else train_grpo
     train(system, stream, rl, stage, cadence)
     keep = recipe.model.keeps_adapter
     save_model(system.policy_model, system.tokenizer, recipe.paths.policy, keep_adapter=keep)
     return {"path": recipe.paths.policy, "algorithm": rl.algorithm}
+
+
+def drawn_again(source: str, seed: int, generation: int) -> list[Prompt]:
+    """The train prompts of a task's ``generation`` (1, 2, …): with a seed of their own, never hidden ones."""
+    return prompts_for(source, "train", derive_seed(seed, "refresh", generation))
 
 
 def check_batches(rl: RLConfig, num_prompts: int) -> None:

@@ -21,6 +21,7 @@ EventKind = Literal[
     "alarm",
     "verdict",
     "kl_changed",
+    "prompts_refreshed",
     "checkpoint",
     "evaluation",
     "sample",

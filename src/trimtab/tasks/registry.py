@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 from trimtab.errors import DataError, nearest
 from trimtab.rewards.base import Reward
 from trimtab.tasks.arithmetic import ArithmeticTask
+from trimtab.tasks.code import CodeTask
 from trimtab.types import Prompt
 
 PREFIX = "task:"
@@ -72,7 +73,11 @@ def sales_quality(prompt: str, response: str) -> float:
     return float(quality(prompt, response))
 
 
-TASKS: dict[str, Callable[..., Task]] = {"arithmetic": ArithmeticTask, "sales": SalesTask}
+TASKS: dict[str, Callable[..., Task]] = {
+    "arithmetic": ArithmeticTask,
+    "code": CodeTask,
+    "sales": SalesTask,
+}
 # Judges that come with a task: (prompt, response) -> quality. Never used as a training reward.
 JUDGES: dict[str, Callable[[str, str], float]] = {"sales_quality": sales_quality}
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trimtab.config import RLConfig
+from trimtab.data import PromptStream
 from trimtab.distributed.build import System
 from trimtab.monitor import KLController
 from trimtab.trainers.stage import Stage
+from trimtab.types import Prompt
 
 
 class HasState(Protocol):
@@ -57,6 +59,23 @@ class Cadence:
         if after != before:
             change = {"before": before, "after": after, "kl": metrics["kl/ref"]}
             self.stage.run.event(self.stage.name, "kl_changed", step, change)
+
+    def refresh_prompts(self, step: int, steps: int, stream: PromptStream[Prompt]) -> None:
+        """Draw the prompts again where the recipe says so; the event says how many are new (R21)."""
+        done, every = step + 1, self.rl.refresh_every
+        if not every or done % every or done == steps:
+            return
+        before = {prompt.text for prompt in stream.items}
+        stream.refresh()
+        change = {
+            "generation": stream.generation,
+            "num_prompts": len(stream),
+            "num_new": sum(prompt.text not in before for prompt in stream.items),
+        }
+        self.stage.run.event(self.stage.name, "prompts_refreshed", step, change)
+        self.stage.view.note(
+            f"step {done}: {len(stream)} prompts drawn again, {change['num_new']} of them new"
+        )
 
     def evaluate_and_save(
         self, step: int, steps: int, system: System, trained: Mapping[str, HasState]

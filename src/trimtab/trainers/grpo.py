@@ -50,6 +50,7 @@ def train_grpo(
         metrics, records = grpo_step(system, stream, rl, stage, at)
         cadence.after_step(step, metrics, records)
         cadence.follow_kl(kl_controller, step, metrics, num_samples=len(records))
+        cadence.refresh_prompts(step, steps, stream)
         cadence.evaluate_and_save(step, steps, system, trained)
 
 

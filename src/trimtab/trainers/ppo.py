@@ -52,6 +52,7 @@ def train_ppo(
         metrics, records = ppo_step(system, stream, rl, stage, at)
         cadence.after_step(step, metrics, records)
         cadence.follow_kl(kl_controller, step, metrics, num_samples=len(records))
+        cadence.refresh_prompts(step, steps, stream)
         cadence.evaluate_and_save(step, steps, system, trained)
 
 
