@@ -17,7 +17,10 @@ from trimtab.rewards.code_tests import code_reward
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.final_number import final_number_reward
 from trimtab.rewards.math_answer import math_reward
+from trimtab.rewards.one_answer import one_answer_reward
+from trimtab.rewards.reasoning_gym import reasoning_gym_reward
 from trimtab.rewards.sales import SalesVerifiableReward
+from trimtab.rewards.sales_logic import sales_logic_reward
 from trimtab.rewards.user_file import is_user_file
 
 
@@ -106,6 +109,9 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "math": _plain(math_reward),
     "code": _plain(code_reward),
     "arithmetic": _plain(_arithmetic),
+    "one_answer": _plain(one_answer_reward),
+    "reasoning_gym": _plain(reasoning_gym_reward),
+    "sales_logic": _plain(sales_logic_reward),
 }
 
 

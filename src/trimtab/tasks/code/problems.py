@@ -124,10 +124,13 @@ class CodeProblem:
 
 
 def _numbers(rng: random.Random, values: Sequence[int], size: int) -> list[int]:
-    """Numbers around the constants, so that borders occur."""
+    """Numbers around the constant: in the longer rows it is there, and so are its neighbours."""
     centre = values[0] if values else 10
     row = [centre + rng.randint(-4, 4) for _ in range(size)]
-    return [*row[:-1], centre] if size > 4 else row
+    if size > 4:
+        row[:3] = [centre - 1, centre, centre + 1]
+        rng.shuffle(row)
+    return row
 
 
 def _line(value: Value) -> str:
