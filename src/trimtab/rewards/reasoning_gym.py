@@ -119,5 +119,3 @@ def reasoning_gym_reward(workers: int = 2, seconds: float = 10.0) -> ReasoningGy
             f"Reward reasoning_gym: workers = {workers} must be at least 1 and seconds = {seconds} above 0."
         )
     return ReasoningGymReward(workers=workers, seconds=float(seconds))
-
-

@@ -1,4 +1,4 @@
-"""``task:reasoning_gym?dataset=NAME&OPTION=VALUE``: the data sets of the reasoning-gym package, graded exactly.
+"""``task:reasoning_gym?dataset=NAME&KEY=VALUE``: data sets of the reasoning-gym package, graded exactly.
 
 The package makes the problems; the split, the extraction and the grading are ours. A problem is hidden by its
 content: a hash of the question and a hash of what the library says it is made of (``metadata``) must both

@@ -73,7 +73,7 @@ def test_refresh_changes_the_items_and_resumes_exactly(taken):
 
 
 def test_refresh_needs_something_to_draw_from():
-    """R21: a file's prompts are not drawn again, and a checkpoint of drawn ones is not taken for the first."""
+    """R21: a file's prompts are not drawn again, and drawn ones are not taken for the first."""
     with pytest.raises(DataError, match="only those of a task"):
         PromptStream(range(3), 1).refresh()
     stream = PromptStream(draws(0), 1, draw=draws)

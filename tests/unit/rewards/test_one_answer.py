@@ -57,7 +57,7 @@ def test_one_answer_is_enough(gold, text):
     ],
 )
 def test_containing_the_answer_is_not_enough(gold, text):
-    """Threats: an answer that contains the gold one, lists several or takes it back earns 0, never a share."""
+    """Threats: an answer that contains the gold one, lists several or takes it back earns 0."""
     assert graded(gold, text) == 0.0
 
 

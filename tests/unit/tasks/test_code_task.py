@@ -73,13 +73,17 @@ def test_splits_are_disjoint_whatever_the_seeds(options):
     assert train
     assert hidden
     assert not train & hidden
-    assert not {p.text for p in task.prompts("train", 600, 8)} & {p.text for p in task.prompts("hidden", 600, 9)}
+    assert not {p.text for p in task.prompts("train", 600, 8)} & {
+        p.text for p in task.prompts("hidden", 600, 9)
+    }
 
 
 def test_form_and_language_do_not_change_the_split():
     """R20: a problem as a function in Chinese and as a program in English is one problem."""
     family = FAMILIES["add"]
-    keys = {CodeProblem(family, (3,), form, lang).key for form in ("function", "program") for lang in ("zh", "en")}
+    keys = {
+        CodeProblem(family, (3,), form, lang).key for form in ("function", "program") for lang in ("zh", "en")
+    }
     assert keys == {"add:3"}
 
 
@@ -104,12 +108,18 @@ def test_prompts_are_seeded_and_start_over():
 def test_an_empty_split_is_an_error():
     """R25: options that leave nothing to draw are told."""
     with pytest.raises(DataError, match="no hidden problem"):
-        draw_problems("code", lambda rng: CodeProblem(FAMILIES["add"], (1,), "function", "en"), "hidden", 1, 0)
+        draw_problems(
+            "code", lambda rng: CodeProblem(FAMILIES["add"], (1,), "function", "en"), "hidden", 1, 0
+        )
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("code?level=9", "known: 0, 1, 2"), ("code?form=functoin", "did you mean 'function'?"), ("code?x=1", "x")],
+    [
+        ("code?level=9", "known: 0, 1, 2"),
+        ("code?form=functoin", "did you mean 'function'?"),
+        ("code?x=1", "x"),
+    ],
 )
 def test_errors_are_one_sentence(source, words):
     """R25: an option or value that is not there is told with the nearest one."""
@@ -131,7 +141,9 @@ def test_gold_passes_in_the_sandbox_and_cheats_do_not(options):
     assert [r.value for r in reward.score([Sample(p, by_heart(p)) for p in prompts])] == [0.0] * len(prompts)
     shifted = [Sample(p, prompts[i - 1].columns["solution"]) for i, p in enumerate(prompts)]
     assert sum(r.value for r in reward.score(shifted)) == 0
-    said = [Sample(p, "The answer is right: " + p.columns["solution"].replace("```", "")) for p in prompts[:2]]
+    said = [
+        Sample(p, "The answer is right: " + p.columns["solution"].replace("```", "")) for p in prompts[:2]
+    ]
     assert [r.value for r in reward.score(said)] == [0.0, 0.0]
     reward.pool.close()
 
@@ -158,7 +170,7 @@ class CountingPool:
 
 
 def test_equal_programs_of_a_batch_are_run_once():
-    """R19: the same code with the same cases is one job; other cases are another, and every row has a result."""
+    """R19: the same code with the same cases is one job; every row has a result."""
     pool = CountingPool()
     cases = [[{"fn": "f", "args": [1], "expected": 5}], [{"fn": "f", "args": [2], "expected": 6}]]
     rows = [Prompt(str(i), ({"role": "user", "content": "x"},), {"tests": c}) for i, c in enumerate(cases)]

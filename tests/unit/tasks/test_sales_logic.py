@@ -100,7 +100,14 @@ def test_gold_scores_one_and_others_score_nothing(level):
 
 def test_spellings_of_an_answer():
     """R19: 272 is 272.00; a date and a plan in Chinese words; nothing that hedges or lists."""
-    assert graded("money", "272.00", "272", "272元", "共272.00元", "272.01", "272%", "27200") == [1, 1, 1, 0, 0, 0]
+    assert graded("money", "272.00", "272", "272元", "共272.00元", "272.01", "272%", "27200") == [
+        1,
+        1,
+        1,
+        0,
+        0,
+        0,
+    ]
     assert graded("date", "2026-03-09", "2026年3月9日", "2026-3-9", "3月9日", "2026-03-09 2026-03-10") == [
         1,
         1,
@@ -108,7 +115,15 @@ def test_spellings_of_an_answer():
         0,
     ]
     assert graded("date", "2026-03-09", "2026-02-31") == [0]
-    assert graded("plan", "B", "方案B", "Plan B", "B。", "A B", "AB", "A或B", "方案A、方案B") == [1, 1, 1, 0, 0, 0, 0]
+    assert graded("plan", "B", "方案B", "Plan B", "B。", "A B", "AB", "A或B", "方案A、方案B") == [
+        1,
+        1,
+        1,
+        0,
+        0,
+        0,
+        0,
+    ]
 
 
 def test_a_row_without_columns_abstains():
@@ -137,7 +152,9 @@ def test_the_key_is_the_content():
     assert len({generator(random.Random(3), 0).key for generator in GENERATORS.values()}) == 3
 
 
-@pytest.mark.parametrize("source", ["sales_logic?kind=plan", "sales_logic?level=7", "sales_logic?language=de"])
+@pytest.mark.parametrize(
+    "source", ["sales_logic?kind=plan", "sales_logic?level=7", "sales_logic?language=de"]
+)
 def test_errors_are_one_sentence(source):
     """R25: a value that is not there is told."""
     with pytest.raises(DataError, match="is not known"):

@@ -1,4 +1,4 @@
-"""``task:code``: prompts of small programming problems, visible and hidden tests, and the sandboxed grader."""
+"""``task:code``: small programming problems, visible and hidden tests, and the sandboxed grader."""
 
 from __future__ import annotations
 

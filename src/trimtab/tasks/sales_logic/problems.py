@@ -1,6 +1,6 @@
 """Generators of sales problems: a random stream and a level in, a problem with its one right answer out.
 
-Prices are whole or half yuan and percentages make whole cents, so a total is exact; money is computed in cents.
+Prices are whole yuan, so a percentage makes whole cents: totals are computed in cents and are exact.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SalesProblem:
 
 
 def discount_total(rng: random.Random, level: int) -> SalesProblem:
-    """Total price: units at a discount; from level 1 a reduction above a threshold, at level 2 delivery too."""
+    """Total price: units at a discount; from level 1 money off above a threshold, at level 2 delivery too."""
     price = rng.randint(5, 99 if level == 0 else 399) * 10  # yuan
     count = rng.randint(1, 5 if level == 0 else 20)
     percent = rng.choice([10, 20, 30, 50] if level == 0 else [5, 10, 15, 20, 25, 30, 40])
@@ -57,7 +57,9 @@ def discount_total(rng: random.Random, level: int) -> SalesProblem:
         en += f"; then delivery costs {fee} yuan below {free} yuan"
         key += f":{fee}:{free}"
         total += fee * 100 if total < free * 100 else 0
-    return SalesProblem("discount_total", "money", key, f"{zh}。一共多少元？", f"{en}. What is the total?", _money(total))
+    return SalesProblem(
+        "discount_total", "money", key, f"{zh}。一共多少元？", f"{en}. What is the total?", _money(total)
+    )
 
 
 def delivery_date(rng: random.Random, level: int) -> SalesProblem:
@@ -88,7 +90,7 @@ def delivery_date(rng: random.Random, level: int) -> SalesProblem:
 
 
 def plan_selection(rng: random.Random, level: int) -> SalesProblem:
-    """The cheapest plan for a number of users: a flat price (level 0), base and price per user, with a limit."""
+    """The cheapest plan for a number of users: flat or per user, then both, at level 2 with a limit."""
     while True:
         users = rng.randint(3, 30 if level == 0 else 120)
         labels = "AB" if level == 0 else ("ABC" if level == 1 else "ABCD")
