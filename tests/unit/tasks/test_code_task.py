@@ -46,13 +46,13 @@ def test_gold_programs_compute_what_is_expected(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_hidden_cases_tell_a_solution_from_its_neighbours(name):
+@pytest.mark.parametrize("offset", [3, 6, 11, 17])
+def test_hidden_cases_tell_a_solution_from_its_neighbours(name, offset):
     """Threats: a constant, the visible answers by heart, another family or another constant fail a hidden
     case."""
     family = FAMILIES[name]
-    values = tuple(low + 6 for low, _ in family.ranges)
-    problem = CodeProblem(family, values, "function", "en")
-    visible, hidden = problem.cases()
+    values = tuple(low + offset for low, _ in family.ranges)
+    visible, hidden = CodeProblem(family, values, "function", "en").cases()
     expected = [case["expected"] for case in hidden]
     assert len({json.dumps(value) for value in expected}) > 1
     assert not {json.dumps(c["args"]) for c in visible} & {json.dumps(c["args"]) for c in hidden}
@@ -64,7 +64,9 @@ def test_hidden_cases_tell_a_solution_from_its_neighbours(name):
                 assert [other.compute(c["args"][0], *guess) for c in hidden] != expected, (other.name, shift)
 
 
-@pytest.mark.parametrize("options", ["level=0", "level=1&form=both", "level=2&form=program", "language=zh"])
+@pytest.mark.parametrize(
+    "options", ["level=0", "level=1&form=both", "level=2&form=program", "level=0&language=zh"]
+)
 def test_splits_are_disjoint_whatever_the_seeds(options):
     """R20: no problem of the hidden set is trained on, in any wording, language, form or seed."""
     task = load_task(f"code?{options}")
@@ -94,7 +96,7 @@ def test_the_split_never_changes():
 
 def test_prompts_are_seeded_and_start_over():
     """R12: the same seed gives the same prompts, another one others; hidden ones stop where they end."""
-    task = load_task("code")
+    task = load_task("code?level=0")
     first, again, other = (task.prompts("train", 100, seed) for seed in (1, 1, 2))
     assert first == again
     assert [p.text for p in first] != [p.text for p in other]
@@ -182,6 +184,6 @@ def test_equal_programs_of_a_batch_are_run_once():
 def test_the_committed_demonstrations_are_those_of_the_generator():
     """R20: the SFT file is what the generator makes, from the train split alone."""
     rows = [json.loads(line) for line in SFT.read_text(encoding="utf-8").splitlines()]
-    assert rows == demonstrations("task:code", len(rows), 1)
-    hidden = {p.text for seed in range(3) for p in load_task("code").prompts("hidden", 500, seed)}
+    assert rows == demonstrations("task:code?level=0", len(rows), 1)
+    hidden = {p.text for seed in range(3) for p in load_task("code?level=0").prompts("hidden", 500, seed)}
     assert not hidden & {row["prompt"] for row in rows}

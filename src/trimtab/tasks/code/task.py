@@ -30,7 +30,7 @@ class CodeTask:
         ['hidden_tests', 'solution', 'tests']
     """
 
-    level: int = 0
+    level: int = 1
     form: str = "function"
     language: str = "both"
     name: str = "code"
