@@ -44,6 +44,8 @@ REFUSED = {
         ("quantum_lock", "sokoban", "survo", "palindrome_partitioning", "composite"),
         "it has many right answers and no verifier that was checked",
     ),
+    "kakurasu": "it has many right answers and its scorer reads over what else the answer says",
+    "knight_swap": "it has many right answers and no verifier that was checked",
     "power_function": "its right answer is not in the form that its question asks for",
 }
 

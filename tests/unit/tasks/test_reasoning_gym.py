@@ -176,7 +176,7 @@ def test_refused_data_sets_exist_and_are_not_verified():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dataset", sorted(VERIFIED - {"knight_swap"}))
+@pytest.mark.parametrize("dataset", sorted(VERIFIED))
 def test_a_verified_puzzle_pays_for_solutions_only(dataset):
     """Threats: the gold answer is one, another spelling may be one, a part or an extension is none."""
     task = load_task(f"reasoning_gym?dataset={dataset}")
