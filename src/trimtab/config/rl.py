@@ -98,6 +98,9 @@ class RLConfig(Section):
 
     steps: int | None = Field(None, ge=1, description="Steps (one collect and update); replaces `epochs`.")
     epochs: int = Field(1, ge=1, description="Passes over the prompts.")
+    refresh_every: int = Field(
+        0, ge=0, description="Steps between new draws of a task's prompts; 0 never. Needs `task:` data."
+    )
     num_prompts: int = Field(4, ge=1, description="Different prompts per step.")
     num_generations: int = Field(8, ge=1, description="Completions per prompt.")
     num_minibatches: int = Field(1, ge=1, description="Optimizer steps per pass over a step's batch.")
@@ -160,6 +163,11 @@ class RLConfig(Section):
             raise ValueError(
                 f"kl.estimator = '{self.kl.estimator}' has the wrong gradient in the loss; "
                 "use 'k3' or 'k2', or kl.placement = 'reward'"
+            )
+        if self.refresh_every and not self.data.startswith("task:"):
+            raise ValueError(
+                f"refresh_every = {self.refresh_every} needs data that can be drawn again, and "
+                f"data = '{self.data}' is no task; use 'task:NAME' or refresh_every = 0"
             )
         if self.overlong.buffer > self.max_new_tokens:
             raise ValueError(

@@ -1,9 +1,9 @@
-"""The order in which prompts are taken: seeded, reshuffled every epoch, resumable from three numbers."""
+"""The order in which prompts are taken: seeded, reshuffled every epoch, resumable from four numbers."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from trimtab.errors import CheckpointError, DataError
@@ -18,18 +18,30 @@ class PromptStream(Generic[T]):
     seeded through SHA-512 of the text), so the order depends on nothing but the seed and the epoch. With
     ``reshuffle=False`` the items keep the order of the data set.
 
+    ``draw`` makes the stream refreshable: :meth:`refresh` replaces the items by ``draw(1)``, then
+    ``draw(2)`` and so on, and starts a new pass over them. A generation must depend on its number alone.
+
     Example:
         >>> stream = PromptStream(["a", "b", "c"], seed=1)
         >>> sorted(stream.next_batch(3)), stream.epoch
         (['a', 'b', 'c'], 1)
     """
 
-    def __init__(self, items: Sequence[T], seed: int, *, reshuffle: bool = True) -> None:
+    def __init__(
+        self,
+        items: Sequence[T],
+        seed: int,
+        *,
+        reshuffle: bool = True,
+        draw: Callable[[int], Sequence[T]] | None = None,
+    ) -> None:
         if not items:
             raise DataError("The prompt stream has no items: give a data set with at least one row.")
         self.items = items
         self.seed = seed
         self.reshuffle = reshuffle
+        self.generation = 0  # how often the items were drawn again
+        self._draw = draw
         self._epoch = 0
         self._position = 0
         self._order = self._shuffled(0)
@@ -55,6 +67,24 @@ class PromptStream(Generic[T]):
                 self._order = self._shuffled(self._epoch)
         return batch
 
+    def refresh(self) -> None:
+        """Go on with newly drawn items, from the beginning of a pass.
+
+        Raises:
+            DataError: the items cannot be drawn again, or none were drawn.
+        """
+        self._go_to_generation(self.generation + 1)
+        self._position = 0
+        self._order = self._shuffled(self._epoch)
+
+    def _go_to_generation(self, generation: int) -> None:
+        if self._draw is None:
+            raise DataError("The prompts of this stream cannot be drawn again: only those of a task can.")
+        items = self._draw(generation)
+        if not items:
+            raise DataError(f"Generation {generation} of the prompts is empty.")
+        self.items, self.generation = items, generation
+
     def state(self) -> dict[str, Any]:
         """Return the position as plain data for a checkpoint."""
         return {
@@ -63,6 +93,7 @@ class PromptStream(Generic[T]):
             "seed": self.seed,
             "num_items": len(self.items),
             "reshuffle": self.reshuffle,
+            "generation": self.generation,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -71,6 +102,14 @@ class PromptStream(Generic[T]):
         Raises:
             CheckpointError: the state is of other data, another seed or another order.
         """
+        generation = int(state.get("generation", 0))
+        if generation != self.generation and self._draw is None:
+            raise CheckpointError(
+                f"The checkpoint's prompts were drawn again {generation} times, which this run does not do: "
+                "resume with the same rl.refresh_every."
+            )
+        if generation != self.generation:
+            self._go_to_generation(generation)
         own = self.state()
         for key in ("num_items", "seed", "reshuffle"):
             if state.get(key) != own[key]:
@@ -84,5 +123,6 @@ class PromptStream(Generic[T]):
     def _shuffled(self, epoch: int) -> list[int]:
         order = list(range(len(self.items)))
         if self.reshuffle:
-            random.Random(f"{self.seed}:{epoch}").shuffle(order)
+            suffix = f":{self.generation}" if self.generation else ""
+            random.Random(f"{self.seed}:{epoch}{suffix}").shuffle(order)
         return order

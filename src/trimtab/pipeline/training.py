@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from trimtab.config import Recipe, RLConfig
@@ -14,7 +15,7 @@ from trimtab.models.load import load_causal_lm, load_sequence_classifier, load_t
 from trimtab.models.lora import add_adapter
 from trimtab.pipeline.hidden import hidden_evaluation, pass_threshold_of
 from trimtab.pipeline.leaks import refuse_leaks
-from trimtab.pipeline.sources import policy_start, prompts_for, reward_model_path, sft_model
+from trimtab.pipeline.sources import TASK, policy_start, prompts_for, reward_model_path, sft_model
 from trimtab.rewards.gold import refuse_bad_gold
 from trimtab.trainers.cadence import Cadence
 from trimtab.trainers.grpo import train_grpo
@@ -23,6 +24,7 @@ from trimtab.trainers.reward_model import train_reward_model
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.sft import train_sft
 from trimtab.trainers.stage import Stage, total_steps
+from trimtab.types import Prompt
 
 
 def num_steps(recipe: Recipe, name: str) -> int:
@@ -102,12 +104,18 @@ def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         evaluate=hidden_evaluation(recipe, hidden),
         pass_threshold=pass_threshold_of(recipe),
     )
-    stream = PromptStream(prompts, derive_seed(recipe.seed, "prompts"))
+    draw = partial(drawn_again, rl.data, recipe.seed) if rl.data.startswith(TASK) else None
+    stream = PromptStream(prompts, derive_seed(recipe.seed, "prompts"), draw=draw)
     train = train_ppo if rl.algorithm == "ppo" else train_grpo
     train(system, stream, rl, stage, cadence)
     keep = recipe.model.keeps_adapter
     save_model(system.policy_model, system.tokenizer, recipe.paths.policy, keep_adapter=keep)
     return {"path": recipe.paths.policy, "algorithm": rl.algorithm}
+
+
+def drawn_again(source: str, seed: int, generation: int) -> list[Prompt]:
+    """The train prompts of a task's ``generation`` (1, 2, …): with a seed of their own, never hidden ones."""
+    return prompts_for(source, "train", derive_seed(seed, "refresh", generation))
 
 
 def check_batches(rl: RLConfig, num_prompts: int) -> None:

@@ -54,7 +54,7 @@ class CodeReward:
                 continue
             jobs.append((row, cases, visible))
             told.append({"code": code, "cases": [_question(case) for case in cases]})
-        for (row, cases, visible), outcome in zip(jobs, self.pool.run_all(told), strict=True):
+        for (row, cases, visible), outcome in zip(jobs, self._run_all(told), strict=True):
             results[row] = self._judge(cases, visible, outcome)
         return [result if result is not None else abstain_all(1, "not run")[0] for result in results]
 
@@ -66,6 +66,13 @@ class CodeReward:
             return None if given is None else str(given)
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
         return f"{fence}python\n{code}\n{fence}"
+
+    def _run_all(self, jobs: Sequence[Mapping[str, Any]]) -> list[RunResult]:
+        """One result per job; the same code with the same cases is run once. A group often repeats itself."""
+        keys = [json.dumps(job, sort_keys=True) for job in jobs]
+        different = dict(zip(keys, jobs, strict=True))
+        outcomes = dict(zip(different, self.pool.run_all(list(different.values())), strict=True))
+        return [outcomes[key] for key in keys]
 
     def _cases(self, sample: Sample) -> tuple[list[Mapping[str, Any]], int]:
         columns = sample.prompt.columns

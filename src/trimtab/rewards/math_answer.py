@@ -167,7 +167,9 @@ def _unboxed(text: str) -> tuple[str, str, str] | None:
         if len(set(answers)) != 1:
             return None
         last = matches[-1]
-        return answers[-1], text[: last.start()] + text[last.start() : last.start(1)], text[last.end() :]
+        # What negates an element stands before its tag: "not <answer>42</answer>".
+        before = text[: last.start() if pattern is _ELEMENT else last.start(1)]
+        return answers[-1], before, text[last.end() :]
     only = text.strip()
     return (_trim(only), "", "") if only and "\n" not in only and len(only) <= 200 else None
 

@@ -18,8 +18,11 @@ from trimtab.rewards.final_number import final_number_reward
 from trimtab.rewards.isolated import user_reward
 from trimtab.rewards.judge import judge_reward
 from trimtab.rewards.math_answer import math_reward
+from trimtab.rewards.one_answer import one_answer_reward
+from trimtab.rewards.reasoning_gym import reasoning_gym_reward
 from trimtab.rewards.remote import remote_reward
 from trimtab.rewards.sales import SalesVerifiableReward
+from trimtab.rewards.sales_logic import sales_logic_reward
 from trimtab.rewards.sandbox.levels import describe_choice
 from trimtab.rewards.user_file import is_user_file
 
@@ -114,6 +117,9 @@ REWARDS: dict[str, Callable[..., Reward]] = {
     "arithmetic": _plain(_arithmetic),
     "remote": _plain(remote_reward),
     "judge": _plain(judge_reward),
+    "one_answer": _plain(one_answer_reward),
+    "reasoning_gym": _plain(reasoning_gym_reward),
+    "sales_logic": _plain(sales_logic_reward),
 }
 
 

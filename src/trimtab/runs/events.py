@@ -22,6 +22,7 @@ EventKind = Literal[
     "verdict",
     "kl_changed",
     "constraint_changed",
+    "prompts_refreshed",
     "checkpoint",
     "evaluation",
     "sample",

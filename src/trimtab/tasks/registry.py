@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl
 from trimtab.errors import DataError, nearest
 from trimtab.rewards.base import Reward
 from trimtab.tasks.arithmetic import ArithmeticTask
+from trimtab.tasks.code import CodeTask
+from trimtab.tasks.sales_logic import SalesLogicTask
 from trimtab.types import Prompt
 
 PREFIX = "task:"
@@ -72,7 +74,20 @@ def sales_quality(prompt: str, response: str) -> float:
     return float(quality(prompt, response))
 
 
-TASKS: dict[str, Callable[..., Task]] = {"arithmetic": ArithmeticTask, "sales": SalesTask}
+def _reasoning_gym(dataset: str = "chain_sum", style: str = "tags", **options: str) -> Task:
+    """A data set of the reasoning-gym package; other options are those of the data set."""
+    from trimtab.tasks.reasoning_gym import ReasoningGymTask
+
+    return ReasoningGymTask(dataset, style, options)
+
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "arithmetic": ArithmeticTask,
+    "code": CodeTask,
+    "reasoning_gym": _reasoning_gym,
+    "sales": SalesTask,
+    "sales_logic": SalesLogicTask,
+}
 # Judges that come with a task: (prompt, response) -> quality. Never used as a training reward.
 JUDGES: dict[str, Callable[[str, str], float]] = {"sales_quality": sales_quality}
 
@@ -96,10 +111,15 @@ def load_task(source: str) -> Task:
     name, _, query = source.removeprefix(PREFIX).partition("?")
     if name not in TASKS:
         raise DataError(f"Task '{name}' is not known{nearest(name, TASKS)}.")
-    known = {key: p for key, p in inspect.signature(TASKS[name]).parameters.items() if key != "name"}
+    parameters = inspect.signature(TASKS[name]).parameters
+    known = {key: p for key, p in parameters.items() if key != "name" and p.kind is not p.VAR_KEYWORD}
+    takes_others = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     options: dict[str, Any] = {}
     # A plus sign is a plus sign here, not a blank.
     for key, text in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):
+        if key not in known and takes_others:
+            options[key] = text
+            continue
         if key not in known:
             hint = nearest(key, known) if known else " (it has none)"
             raise DataError(f"Task {name} has no option '{key}'{hint}.")

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from trimtab.config import RLConfig
+from trimtab.data import PromptStream
 from trimtab.distributed.build import System
 from trimtab.monitor import KLController, Measure, controlled_metric
 from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Stage
+from trimtab.types import Prompt
 
 
 class HasState(Protocol):
@@ -72,6 +74,23 @@ class Cadence:
         """Evaluate the policy that training starts from: what every later evaluation is compared with."""
         if first == 0 and self.evaluate is not None and self.rl.eval_every:
             self.stage.log_evaluation(-1, self.evaluate(system, 0))
+
+    def refresh_prompts(self, step: int, steps: int, stream: PromptStream[Prompt]) -> None:
+        """Draw the prompts again where the recipe says so; the event says how many are new (R21)."""
+        done, every = step + 1, self.rl.refresh_every
+        if not every or done % every or done == steps:
+            return
+        before = {prompt.text for prompt in stream.items}
+        stream.refresh()
+        change = {
+            "generation": stream.generation,
+            "num_prompts": len(stream),
+            "num_new": sum(prompt.text not in before for prompt in stream.items),
+        }
+        self.stage.run.event(self.stage.name, "prompts_refreshed", step, change)
+        self.stage.view.note(
+            f"step {done}: {len(stream)} prompts drawn again, {change['num_new']} of them new"
+        )
 
     def evaluate_and_save(
         self, step: int, steps: int, system: System, trained: Mapping[str, HasState]

@@ -57,6 +57,7 @@ def train_ppo(
         cadence.after_step(step, metrics, records)
         cadence.follow_kl(kl_controller, step, metrics, num_samples=len(records))
         cadence.follow_constraints(shaping, step)
+        cadence.refresh_prompts(step, steps, stream)
         cadence.evaluate_and_save(step, steps, system, trained)
 
 

@@ -45,3 +45,48 @@ def test_wrong_state_and_empty_data_are_refused():
         PromptStream(range(4), 1).load_state(PromptStream(range(3), 1).state())
     with pytest.raises(DataError, match="no items"):
         PromptStream([], 1)
+
+
+def draws(generation):
+    """Ten items of a generation, none in another."""
+    return [100 * generation + index for index in range(10)]
+
+
+@pytest.mark.parametrize("taken", [0, 3, 10, 17])
+def test_refresh_changes_the_items_and_resumes_exactly(taken):
+    """R21: after a refresh every item is new, a pass begins, and a resumed stream goes on the same way."""
+    stream = PromptStream(draws(0), 1, draw=draws)
+    stream.next_batch(taken)
+    stream.refresh()
+    assert sorted(PromptStream(draws(1), 1).items) == sorted(stream.items)
+    saved = stream.state()
+    assert saved["generation"] == 1
+    rest = stream.next_batch(10)
+    assert sorted(rest) == draws(1)
+    resumed = PromptStream(draws(0), 1, draw=draws)
+    resumed.load_state(saved)
+    assert resumed.next_batch(10) == rest
+    stream.refresh()
+    resumed.refresh()
+    assert stream.next_batch(25) == resumed.next_batch(25)
+    assert set(stream.items) == set(draws(2))
+
+
+def test_refresh_needs_something_to_draw_from():
+    """R21: a file's prompts are not drawn again, and drawn ones are not taken for the first."""
+    with pytest.raises(DataError, match="only those of a task"):
+        PromptStream(range(3), 1).refresh()
+    stream = PromptStream(draws(0), 1, draw=draws)
+    stream.refresh()
+    with pytest.raises(CheckpointError, match="refresh_every"):
+        PromptStream(draws(0), 1).load_state(stream.state())
+
+
+def test_a_checkpoint_from_before_refreshing_is_understood():
+    """R11: a state without a generation is that of the first items."""
+    stream = PromptStream(range(5), 1)
+    stream.next_batch(2)
+    state = {key: value for key, value in stream.state().items() if key != "generation"}
+    resumed = PromptStream(range(5), 1)
+    resumed.load_state(state)
+    assert resumed.next_batch(5) == stream.next_batch(5)

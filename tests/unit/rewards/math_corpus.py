@@ -129,6 +129,7 @@ _COMPLETIONS: list[Pair] = [
     ("42", "I do not know.", False, "no answer"),
     ("42", "First line\n42 somewhere\nlast line", False, "no commitment"),
     ("42", "<answer>42</answer><answer>43</answer>", False, "two elements"),
+    ("42", "not <answer>42</answer>", False, "a negated element"),
     ("42", "<answer></answer>", False, "an empty element"),
     ("42", "<think>\\boxed{42}</think>", False, "only thought"),
     ("42", "\\boxed{\\boxed{43}}", False, "a box in a box"),

@@ -112,10 +112,18 @@ def tiny_stage(root: Path, name: str = "rl", **settings: Any) -> Stage:
     return Stage(name, run, quiet_view(stage=name), Guard(), **settings)
 
 
+def drawn_again(generation: int) -> list[Prompt]:
+    """The prompts of a later generation: none of them is in an earlier one."""
+    return [
+        Prompt(f"{generation}-{i}", ({"role": "user", "content": f"{'cd' * (1 + i % 3)}{generation}.{i}"},))
+        for i in range(8)
+    ]
+
+
 def train(system: System, rl: RLConfig, stage: Stage, seed: int = 1) -> None:
     """Run the loop that the algorithm asks for, on eight prompts."""
     loop = train_ppo if rl.algorithm == "ppo" else train_grpo
-    stream = PromptStream(prompts(), seed=seed)
+    stream = PromptStream(prompts(), seed=seed, draw=drawn_again if rl.refresh_every else None)
     loop(system, stream, rl, stage, Cadence(rl=rl, stage=stage, seed=seed))
 
 

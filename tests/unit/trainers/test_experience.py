@@ -302,6 +302,29 @@ def test_reference_is_refreshed(tmp_path: Path) -> None:
     assert measured[3] > 1e-4
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_prompts_are_drawn_again_on_schedule(algorithm: str, tmp_path: Path) -> None:
+    """R21: every n steps the prompts are those of the next generation, and an event says so."""
+    rl = rl_config(algorithm, steps=6, data="task:arithmetic", refresh_every=2)
+    train(tiny_system(rl), rl, tiny_stage(tmp_path))
+    ids = [{record["prompt_id"] for record in read_rollouts(tmp_path, "rl", step)} for step in range(6)]
+    generations = [{name.partition("-")[0] if "-" in name else "0" for name in step} for step in ids]
+    assert generations == [{"0"}, {"0"}, {"1"}, {"1"}, {"2"}, {"2"}]
+    events = read_events(tmp_path, "prompts_refreshed")
+    assert [event.step for event in events] == [1, 3]
+    assert [dict(event.data) for event in events] == [
+        {"generation": 1, "num_prompts": 8, "num_new": 8},
+        {"generation": 2, "num_prompts": 8, "num_new": 8},
+    ]
+
+
+def test_prompts_stay_without_a_schedule(tmp_path: Path) -> None:
+    """R21: 0 never draws again."""
+    rl = rl_config(steps=3, data="task:arithmetic")
+    train(tiny_system(rl), rl, tiny_stage(tmp_path))
+    assert not read_events(tmp_path, "prompts_refreshed")
+
+
 def test_the_reference_never_moves_by_itself(tmp_path: Path) -> None:
     """R8: four distributions are never confused: updates of the policy leave the reference alone."""
     rl = rl_config("ppo", steps=2)

@@ -100,6 +100,12 @@ KINDS: dict[str, Callable[[Path], Trainer]] = {
     "ppo, shared critic": lambda root: rl_trainer(
         rl_config("ppo", steps=STEPS, learning_rate=1e-2, num_minibatches=2, ppo={"critic": "shared"})
     ),
+    "grpo, prompts drawn again": lambda root: rl_trainer(
+        rl_config(steps=STEPS, learning_rate=1e-2, data="task:arithmetic", refresh_every=1)
+    ),
+    "ppo, prompts drawn again": lambda root: rl_trainer(
+        rl_config("ppo", steps=STEPS, learning_rate=1e-2, data="task:arithmetic", refresh_every=3)
+    ),
     "sft": sft_trainer,
     "reward_model": reward_model_trainer,
 }
