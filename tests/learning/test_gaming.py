@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
     ("reward", "expected"), [("sales", "gamed"), ("benchmarks/robust_sales.py:robust", "sound")]
 )
 def test_who_notices(reward: str, expected: str, tmp_path: Path) -> None:
-    """R20, R21 (must show): `quality_gap` fires and the audit fails, for the plain sales reward only."""
+    """R20, R21 (must show): `quality_gap` fires and the audit fails for the plain sales reward only."""
     script, figures = "benchmarks/gaming.py", tmp_path / "figures.json"
     command = [sys.executable, script, "--reward", reward, "--expect", expected, "--steps", "14"]
     run = subprocess.run(

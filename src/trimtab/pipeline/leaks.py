@@ -25,7 +25,7 @@ class TextSet:
         return f"{self.key} ({self.source})"
 
 
-def refuse_leaks(recipe: Recipe, stages: Collection[Stage] = STAGES) -> None:
+def refuse_leaks(recipe: Recipe, stages: Collection[str] = STAGES) -> None:
     """Raise when hidden or evaluation prompts are, exactly or nearly, in what one of ``stages`` trains on.
 
     The RL stage also compares the hidden prompts, by which a run is watched, with those of the evaluation.
@@ -43,7 +43,7 @@ def leaks_between(train: TextSet, held_out: TextSet) -> list[Overlap]:
     return find_overlap(train.texts, held_out.texts)
 
 
-def guarded_pairs(recipe: Recipe, stages: Collection[Stage] = STAGES) -> Iterator[tuple[str, str]]:
+def guarded_pairs(recipe: Recipe, stages: Collection[str] = STAGES) -> Iterator[tuple[str, str]]:
     """Yield the keys of every two sets that must share nothing.
 
     The splits of one procedural task share nothing by how they are made, whatever the options and seeds.
@@ -74,8 +74,9 @@ def load_texts(recipe: Recipe, key: str) -> TextSet:
     elif key == "reward_model.data":
         texts = [text_of(pair.prompt) for pair in load_preferences(source)]
     else:
-        split = "hidden" if key in _HELD_OUT else "train"
-        texts = [text_of(prompt.messages) for prompt in prompts_for(source, split, recipe.seed)]
+        is_hidden = key in _HELD_OUT
+        prompts = prompts_for(source, "hidden" if is_hidden else "train", recipe.seed)
+        texts = [text_of(prompt.messages) for prompt in prompts]
     return TextSet(key, source, tuple(texts))
 
 

@@ -79,6 +79,12 @@ def test_the_index_finds_near_duplicates_at_the_threshold(monkeypatch):
     assert recall_of_the_index(1000, 1, monkeypatch) >= 0.999
 
 
+def test_what_the_index_proposes_is_verified(monkeypatch):
+    """R20: pairs that are 0.80 to 0.89 alike share many bands, and none of them is reported."""
+    monkeypatch.setattr(overlap, "EXACT_PAIRS", 0)
+    assert find_overlap(*planted(200, 3, low=0.8, high=0.89)) == []
+
+
 @pytest.mark.slow
 def test_the_index_on_ten_thousand_pairs(monkeypatch):
     """R20: the same, where one missed pair is not yet a tenth of the allowance."""
