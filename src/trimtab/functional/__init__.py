@@ -31,7 +31,7 @@ from trimtab.functional.masking import (
     masked_var,
     masked_whiten,
 )
-from trimtab.functional.model_losses import bradley_terry_loss, value_loss
+from trimtab.functional.model_losses import bradley_terry_loss, step_loss, value_loss
 from trimtab.functional.policy_losses import (
     cispo_loss,
     clip_bounds,
@@ -92,6 +92,7 @@ __all__ = [
     "scale_advantages",
     "sequence_ratio",
     "sequence_token_ratio",
+    "step_loss",
     "token_ratio",
     "token_rewards_with_kl",
     "value_loss",

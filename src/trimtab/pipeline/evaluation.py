@@ -16,7 +16,14 @@ from trimtab.evals.suite import EvalResult, evaluate_policy
 from trimtab.evals.win_rate import win_rate
 from trimtab.functional import masked_mean
 from trimtab.models.load import load_causal_lm, load_tokenizer
-from trimtab.pipeline.sources import TASK, hidden_source, policy_start, prompts_for, reward_model_path
+from trimtab.pipeline.sources import (
+    TASK,
+    hidden_source,
+    policy_start,
+    process_reward_path,
+    prompts_for,
+    reward_model_path,
+)
 from trimtab.rewards.base import Reward
 from trimtab.rewards.registry import build_reward
 from trimtab.rollout.engine import SamplingParams, build_engine
@@ -42,7 +49,11 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     prompts = evaluation_prompts(recipe, rl, config)
     reward_model = reward_model_path(recipe)
     reward = build_reward(
-        rl.rewards, reward_model=reward_model, clip=rl.reward_clip, device=recipe.model.device
+        rl.rewards,
+        reward_model=reward_model,
+        process_reward=process_reward_path(recipe),
+        clip=rl.reward_clip,
+        device=recipe.model.device,
     )
     judge = judge_of(recipe, rl, config, reward_model)
     models: dict[str, Any] = {}

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
+from trimtab.data import Stepwise
 from trimtab.errors import DataError, nearest
 from trimtab.rewards.base import Reward
 from trimtab.tasks.arithmetic import ArithmeticTask
+from trimtab.tasks.chain import ChainTask
 from trimtab.types import Prompt
 
 PREFIX = "task:"
@@ -72,7 +74,11 @@ def sales_quality(prompt: str, response: str) -> float:
     return float(quality(prompt, response))
 
 
-TASKS: dict[str, Callable[..., Task]] = {"arithmetic": ArithmeticTask, "sales": SalesTask}
+TASKS: dict[str, Callable[..., Task]] = {
+    "arithmetic": ArithmeticTask,
+    "chain": ChainTask,
+    "sales": SalesTask,
+}
 # Judges that come with a task: (prompt, response) -> quality. Never used as a training reward.
 JUDGES: dict[str, Callable[[str, str], float]] = {"sales_quality": sales_quality}
 
@@ -117,3 +123,18 @@ def load_task_prompts(source: str, split: str, count: int, seed: int) -> list[Pr
         DataError: as :func:`load_task`, or an unknown split.
     """
     return load_task(source).prompts(split, count, seed)
+
+
+def load_task_solutions(source: str, split: str, count: int, seed: int) -> list[Stepwise]:
+    """Return ``count`` solutions with labelled steps of ``task:NAME``, for a process reward model.
+
+    Raises:
+        DataError: as :func:`load_task_prompts`, or a task that makes no solutions.
+    """
+    task = load_task(source)
+    make = getattr(task, "solutions", None)
+    if make is None:
+        known = ", ".join(sorted(name for name, kind in TASKS.items() if hasattr(kind, "solutions")))
+        raise DataError(f"Task {task.name} makes no labelled solutions; choose one of: {known}.")
+    solutions: list[Stepwise] = make(split, count, seed)
+    return solutions
