@@ -23,7 +23,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--stage", choices=STAGES, help="run only this stage")
     parser.add_argument(
-        "--output", metavar="DIR", help="write to DIR/sft, DIR/rm, DIR/prm, DIR/policy, DIR/run and DIR/summary.json"
+        "--output",
+        metavar="DIR",
+        help="write to DIR/sft, DIR/rm, DIR/prm, DIR/policy, DIR/run and DIR/summary.json",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--keys", action="store_true", help="list every recipe key and leave")

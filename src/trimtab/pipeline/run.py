@@ -68,7 +68,9 @@ def _stages_of(recipe: Recipe, stage: Stage | None) -> tuple[Stage, ...]:
             f"{', '.join(recipe.stages) or 'none'}."
         )
     if not recipe.stages:
-        raise ConfigError("The recipe has no stage: add a table [sft], [reward_model], [process_reward], [rl] or [eval].")
+        raise ConfigError(
+            "The recipe has no stage: add a table [sft], [reward_model], [process_reward], [rl] or [eval]."
+        )
     return recipe.stages if stage is None else (stage,)
 
 

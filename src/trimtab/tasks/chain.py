@@ -1,15 +1,19 @@
-"""Sums and differences of several numbers, worked out step by step, with a grader and with labelled solutions.
+"""Sums and differences of several numbers, worked out line by line, with a grader and with labelled solutions.
 
-A solution has one line per operation and the answer last: ``3+5=8``, ``8-2=6``, ``答案：6``. A corrupted one
-has a line with a wrong result, a wrong number or a wrong sign; a step is right when its line and every line
-before it are right. A problem belongs to one split for good, as in ``tasks/arithmetic.py``.
+A solution has one line per operation and the answer last: ``3+5=8``, ``8-2=6``, ``答案：6``. In a corrupted one
+some lines are wrong: a wrong result, another number or sign than the problem's, another start than the line
+before left, or another answer. Each line is judged by itself, given the lines before it: one that carries an
+error on rightly is right. A problem belongs to one split for good, as in ``tasks/arithmetic.py``.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import sys
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 from trimtab.data import Stepwise
 from trimtab.errors import DataError, nearest
@@ -19,7 +23,7 @@ from trimtab.types import Message, Prompt
 
 TEMPLATES = {"zh": "逐步计算：{problem}=？", "en": "Work out {problem} step by step."}
 ANSWERS = {"zh": "答案：{answer}", "en": "Answer: {answer}"}
-CORRUPTIONS = ("result", "number", "sign", "slip")  # a slip is a wrong line that the others do not follow
+CORRUPTIONS = ("result", "result", "number", "sign", "start")  # a wrong result twice as often
 HIDDEN_SHARE = 5  # one problem in five is hidden
 _MAX_TRIES = 10_000
 
@@ -34,7 +38,7 @@ class ChainTask:
         operations: additions and subtractions per problem, 2 to 6.
         top: largest number in a problem; no intermediate result is below 0.
         language: ``zh``, ``en`` or ``both``.
-        wrong: share of labelled solutions that are corrupted.
+        wrong: probability that a line of a labelled solution is corrupted.
 
     Example:
         >>> task = ChainTask(operations=2, language="en")
@@ -43,10 +47,10 @@ class ChainTask:
         True
     """
 
-    operations: int = 3
+    operations: int = 2
     top: int = 9
     language: str = "zh"
-    wrong: float = 0.6
+    wrong: float = 0.35
     name: str = "chain"
 
     def __post_init__(self) -> None:
@@ -79,9 +83,7 @@ class ChainTask:
         return final_number_reward("answer", self.name)
 
     def solutions(self, split: str, count: int, seed: int) -> list[Stepwise]:
-        """Return ``count`` solutions with labelled steps, a share ``wrong`` of them corrupted.
-
-        ``columns["corruption"]`` names the kind (one of CORRUPTIONS), or is empty.
+        """Return ``count`` solutions with labelled steps, every line corrupted with probability ``wrong``.
 
         Raises:
             DataError: an unknown split.
@@ -89,16 +91,40 @@ class ChainTask:
         rng = random.Random(f"chain:solutions:{split}:{seed}")
         return [self._solution(rng, split) for _ in range(count)]
 
+    def lucky(self, split: str, count: int, seed: int) -> list[Stepwise]:
+        """Return ``count`` solutions whose answer is right and whose lines are not: an error, then its undoing.
+
+        The last but one line has a wrong result, and the last one starts from the right one all the same.
+
+        Raises:
+            DataError: an unknown split.
+        """
+        rng = random.Random(f"chain:lucky:{split}:{seed}")
+        found = []
+        for _ in range(count):
+            first, chain, language = self._problem(rng, split)
+            lines, answer = worked(first, chain)
+            start, _, result = lines[-2].partition("=")
+            lines[-2] = f"{start}={_other(rng, int(result))}"
+            steps = (*lines, ANSWERS[language].format(answer=answer))
+            labels = tuple(float(n not in (len(lines) - 2, len(lines) - 1)) for n in range(len(steps)))
+            found.append(Stepwise(_ask(first, chain, language), steps, labels, {"answer": str(answer)}))
+        return found
+
     def _solution(self, rng: random.Random, split: str) -> Stepwise:
         first, chain, language = self._problem(rng, split)
-        kind = rng.choice(CORRUPTIONS) if rng.random() < self.wrong else ""
-        lines, answer, error = (
-            corrupted(rng, first, chain, kind, self.top) if kind else (*worked(first, chain), None)
-        )
-        steps = (*lines, ANSWERS[language].format(answer=answer))
-        labels = tuple(float(error is None or number < error) for number in range(len(steps)))
-        columns = {"answer": str(results_of(first, chain)[-1]), "corruption": kind}
-        return Stepwise(_ask(first, chain, language), steps, labels, columns)
+        steps: list[str] = []
+        labels: list[float] = []
+        value = first
+        for sign, number in chain:
+            kind = rng.choice(CORRUPTIONS) if rng.random() < self.wrong else ""
+            line, value = _line(rng, kind, (value, sign, number), self.top)
+            steps.append(line)
+            labels.append(float(not kind))
+        is_wrong = rng.random() < self.wrong
+        steps.append(ANSWERS[language].format(answer=_other(rng, value) if is_wrong else value))
+        columns = {"answer": str(results_of(first, chain)[-1])}
+        return Stepwise(_ask(first, chain, language), tuple(steps), (*labels, float(not is_wrong)), columns)
 
     def _problem(self, rng: random.Random, split: str) -> tuple[int, list[Operation], str]:
         if split not in ("train", "hidden"):
@@ -135,29 +161,24 @@ def worked(first: int, chain: list[Operation]) -> tuple[list[str], int]:
     return lines, value
 
 
-def corrupted(
-    rng: random.Random, first: int, chain: list[Operation], kind: str, top: int
-) -> tuple[list[str], int, int]:
-    """Return the lines of a wrong solution, its answer, and the number of the first wrong line, from 0.
+def _line(rng: random.Random, kind: str, step: tuple[int, str, int], top: int) -> tuple[str, int]:
+    """Return a line, right or corrupted in the way of ``kind``, and the result that it shows."""
+    value, sign, number = step
+    if kind == "start":
+        value = _other(rng, value)
+    elif kind == "number":
+        number = rng.choice([other for other in range(1, top + 1) if other != number])
+    elif kind == "sign":
+        sign = "-" if sign == "+" else "+"
+    result = value + number if sign == "+" else value - number
+    if kind == "result":
+        result = _other(rng, result)
+    return f"{value}{sign}{number}={result}", result
 
-    ``result``: a wrong sum, carried on. ``number`` and ``sign``: another number or sign than the problem's,
-    worked out rightly and carried on. ``slip``: a wrong sum that the next line does not use, so that the
-    answer is right.
-    """
-    at = rng.randrange(len(chain))
-    lines, value = [], first
-    for number, (sign, operand) in enumerate(chain):
-        if number == at and kind == "number":
-            operand = rng.choice([other for other in range(1, top + 1) if other != operand])
-        elif number == at and kind == "sign":
-            sign = "-" if sign == "+" else "+"
-        right = value + operand if sign == "+" else value - operand
-        shown = right
-        if number == at and kind in ("result", "slip"):
-            shown = rng.choice([right + off for off in (-10, -2, -1, 1, 2, 10) if right + off >= 0])
-        lines.append(f"{value}{sign}{operand}={shown}")
-        value = right if kind == "slip" else shown
-    return lines, value, at
+
+def _other(rng: random.Random, value: int) -> int:
+    """Another number near ``value``, not below 0."""
+    return rng.choice([value + off for off in (-10, -3, -2, -1, 1, 2, 3, 10) if value + off >= 0])
 
 
 def _written(first: int, chain: list[Operation]) -> str:
@@ -166,3 +187,24 @@ def _written(first: int, chain: list[Operation]) -> str:
 
 def _ask(first: int, chain: list[Operation], language: str) -> tuple[Message, ...]:
     return ({"role": "user", "content": TEMPLATES[language].format(problem=_written(first, chain))},)
+
+
+def sft_rows(count: int = 1300, operations: int = 2, seed: int = 0) -> list[dict[str, str]]:
+    """Return ``count`` right solutions of different training problems as SFT rows: the committed file's."""
+    task = ChainTask(operations=operations, wrong=0.0)
+    rows: dict[str, str] = {}
+    for solution in task.solutions("train", 8 * count, seed):
+        rows.setdefault(solution.prompt[-1]["content"], "\n".join(solution.steps))
+    return [{"prompt": prompt, "completion": text} for prompt, text in list(rows.items())[:count]]
+
+
+def main() -> None:
+    """Write the committed file: python -m trimtab.tasks.chain data/math/chain_sft.jsonl."""
+    path = Path(sys.argv[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in sft_rows())
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()
