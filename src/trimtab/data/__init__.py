@@ -1,4 +1,4 @@
-"""Data sets as prompts, pairs, preferences and labelled steps; chat templates and exact masks; the prompt stream; leakage."""
+"""Data sets as prompts, pairs, preferences and labelled steps; chat templates, masks; stream; leakage."""
 
 from trimtab.data.chat import encode_prompt, render, turn_end
 from trimtab.data.columns import SHAPES, Shape, recognise

@@ -17,7 +17,7 @@ from trimtab.errors import DataError, nearest
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A named set of columns, and what it can be used for: ``prompts``, ``pairs``, ``preferences``, ``steps``."""
+    """A named set of columns, and its uses: ``prompts``, ``pairs``, ``preferences``, ``steps``."""
 
     name: str
     columns: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Solutions whose steps are labelled: what a process reward model learns from (TRL's stepwise supervision)."""
+"""Solutions whose steps are labelled: what a process reward model learns from (stepwise supervision)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,5 @@ def _label(value: Any, place: str) -> float:
     if isinstance(value, bool):
         return float(value)
     if not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= 1:
-        raise DataError(
-            f"{place} is {value!r:.40}, but must be true, false or a number from 0 to 1; mend it."
-        )
+        raise DataError(f"{place} is {value!r:.40}, but must be true, false or from 0 to 1; mend it.")
     return float(value)

@@ -1,4 +1,4 @@
-"""Losses of the other models: the critic, per token; the reward model, per pair; the process reward model, per step."""
+"""Losses of the other models: the critic, per token; reward models, per pair and per step."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def step_logits(model: Any, token_ids: Tensor, attention_mask: Tensor, step_ends
     """Logits ``[N]`` (fp32) that a token classifier gives to "this step is right", at the True ``step_ends``.
 
     All three tensors ``[B, T]``; the N positions are in row order. A classifier with one label says the logit
-    itself, one with two labels (TRL's) the second minus the first. The head runs on those tokens only, in fp32.
+    itself, one with two labels (TRL's) the second minus the first. The head runs there only, in fp32.
 
     Raises:
         ModelError: the classifier has no ``score`` head, or neither one nor two labels.

@@ -105,7 +105,7 @@ def load_token_classifier(
 def _with_head(
     auto_class: Any, path: str | os.PathLike[str], config: ModelConfig | None, seed: int, **options: Any
 ) -> Any:
-    """Load a classifier; a head that the directory lacks is drawn from ``seed``, the global generator kept."""
+    """Load a classifier; a head that the directory lacks is drawn from ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _load(auto_class, path, config or ModelConfig(), **options)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from trimtab.config import Recipe, Stage
+from trimtab.config import STAGES, Recipe, Stage
 from trimtab.errors import ConfigError
 from trimtab.evals.report import write_report
 from trimtab.models.checkpoint import list_checkpoints
@@ -68,9 +68,8 @@ def _stages_of(recipe: Recipe, stage: Stage | None) -> tuple[Stage, ...]:
             f"{', '.join(recipe.stages) or 'none'}."
         )
     if not recipe.stages:
-        raise ConfigError(
-            "The recipe has no stage: add a table [sft], [reward_model], [process_reward], [rl] or [eval]."
-        )
+        tables = ", ".join(f"[{name}]" for name in STAGES[:-1])
+        raise ConfigError(f"The recipe has no stage: add a table {tables} or [{STAGES[-1]}].")
     return recipe.stages if stage is None else (stage,)
 
 

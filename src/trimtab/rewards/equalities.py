@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-MAX_TOKENS, MAX_DEPTH = 64, 16
+MAX_TOKENS, MAX_DEPTH, MAX_DIGITS = 64, 16, 18
 # Full-width signs and the signs of several alphabets; a wide comma ends a clause and joins no digits.
 _FOLD = {
     ord(a): b
@@ -37,19 +37,20 @@ _VERBS = {
 }  # equals signs right behind something computed: "3+4 is 7"
 # A list's "1.", "(2)", "3、" or "- " at the beginning of a line, and what bold text is marked with.
 _BULLET = re.compile(r"^[ \t]{0,8}(?:[-•*][ \t]|\(?\d{1,3}[).、](?=[ \t]|\D|$))")
+_TAG = re.compile(r"</?[A-Za-z_]{1,20}>")
 _FRAC = re.compile(r"\\[dt]?frac\{(\d{1,18})\}\{(\d{1,18})\}")
 _TOKEN = re.compile(
     rf"""(?P<number>(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?)(?P<unit>[ ]?(?:{_UNITS})(?![A-Za-z]))?
     |(?P<equals>==?)|(?P<operator>[-+*/])|(?P<bracket>[()])
     |(?P<word>加上|加|减去|减|乘以|乘|除以|等于|得到|得|是|\\[A-Za-z]{{1,12}}|[A-Za-z_]+)
-    |(?P<space>[ \t$¥￥€£]+)|(?P<stop>[;,.?!:'"]|[^\x00-\x7f])|(?P<other>.)""",
+    |(?P<space>[ \t$¥￥€£]+)|(?P<sign>[√∛∑∏∫±∓≈≠≤≥≡∞πθ°²³])|(?P<stop>[;,.?!:'"]|[^\x00-\x7f])|(?P<other>.)""",
     re.VERBOSE,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Equality:
-    """An equality with at least one operator: where it ends in its line, its last value, and whether it holds."""
+    """An equality with an operator: its right side, whether it holds, and the number of its line."""
 
     value: Fraction
     holds: bool
@@ -80,8 +81,8 @@ def equalities(text: str) -> list[Equality]:
 
 
 def fold(text: str) -> str:
-    """Return the text with ASCII digits and signs, without zero-width characters."""
-    return text.translate(_FOLD)
+    """Return the text with ASCII digits and signs, without zero-width characters and tags."""
+    return _TAG.sub(" ; ", text.translate(_FOLD))
 
 
 def numbers(text: str) -> list[Fraction]:
@@ -148,8 +149,8 @@ def _chains(line: str) -> Iterator[list[_Side]]:
                 side.units.add(match["unit"].strip())
         elif kind == "space":
             continue
-        elif kind == "word" and not side.tokens and last in ("stop", "word"):
-            pass  # words before a side: "so 3+4=7"; a sign after them is unclear and fails to parse as an open side
+        elif kind == "word" and not side.tokens and not side.is_open and last in ("stop", "word"):
+            pass  # words before a side, as in "so 3+4=7"
         else:
             side.is_open = True
         if kind == "operator" and last == "word" and len(side.tokens) == 1:
@@ -200,7 +201,7 @@ def _rounds(exact: Fraction, shown: Fraction, tokens: Sequence[str]) -> bool:
 
 def _value(text: str) -> Fraction | None:
     plain = text.replace(",", "")
-    return Fraction(plain) if len(plain) <= 19 else None
+    return Fraction(plain) if len(plain.replace(".", "")) <= MAX_DIGITS else None
 
 
 def _evaluate(tokens: Sequence[str]) -> Fraction | None:

@@ -30,11 +30,13 @@ _SENTENCE = re.compile(r"[^\n。！？!?；;.]+(?:\.(?=\S)[^\n。！？!?；;.]*
 _CHECKS = re.compile(r"\bcheck|\bverif|验证|检验|验算|检查", re.IGNORECASE)
 # Words of sentences that only say that thinking is being done; a sentence of nothing else is no reasoning.
 _FILLER = re.compile(
-    r"\b(?:ok(?:ay)?|well|so|now|then|first|next|let(?:'s|’s| us| me)|i|we|you|us|it|this|that|is|are|am|be|will|"
+    r"\b(?:ok(?:ay)?|well|so|now|then|first|next|let(?:'s|’s| us| me)|i|we|you|us|it|this|that|is|are|am|be|"
+    r"will|"
     r"would|can|could|need|needs|want|have|has|had|to|the|a|an|of|for|and|in|on|at|by|with|about|think|thinking|"
     r"thought|reason|reasoning|solve|solving|start|begin|see|look|work|working|out|try|step|steps|question|"
     r"problem|answer|answering|solution|carefully|very|really|just|here|good|great|interesting|important|hmm+|"
-    r"wait|right|alright|sure|of course|must|should|do|done|my|our|your|again|more|some|what|how|why|through)\b|"
+    r"wait|right|alright|sure|of course|must|should|do|done|my|our|your|again|more|some|what|how|why|"
+    r"through)\b|"
     r"好的|好|嗯+|那么|首先|然后|接着|接下来|现在|让|我们|我|你|来|先|再|一下|一步|一步步|步骤|逐步|思考|想想|想|分析|"
     r"这个|这是|这道|这|那|问题|题目|题|需要|要|可以|应该|必须|解决|解答|回答|答案|仔细|认真|看看|看|开始|试试|"
     r"很|非常|的|了|是|吧|呢|啊|就|都|在|一个|有|有趣|重要|不错|请|稍等|等等",
@@ -55,10 +57,10 @@ class _Parts:
 def has_reasoning(sentences: int = 2) -> RuleReward:
     """1 when at least ``sentences`` sentences of reasoning stand before the final answer, else below 0.5.
 
-    A sentence or line counts when it computes something, or has at least 4 words (6 Chinese characters) beside
-    filler ("let me think step by step"). One that repeats an earlier one, repeats its own words, or is the
-    prompt's own counts nothing; nor does a computation whose numbers are neither the prompt's nor results of
-    computations before it, where the prompt has numbers at all.
+    A sentence or line counts when it computes something, or has at least 4 words (6 Chinese characters)
+    beside filler ("let me think step by step"). One that repeats an earlier one, repeats its own words, or is
+    the prompt's own counts nothing; nor does a computation whose numbers are neither the prompt's nor results
+    of computations before it, where the prompt has numbers at all.
 
     Raises:
         RewardError: ``sentences`` is not 1 to 100.
@@ -81,11 +83,11 @@ def has_reasoning(sentences: int = 2) -> RuleReward:
 
 
 def consistent_reasoning() -> RuleReward:
-    """0 when an equality in the completion is wrong, or the final answer is not what was computed last; else 1.
+    """0 when an equality is wrong, or the final answer is not what was computed last; else 1.
 
     Equalities are checked exactly (``rewards/equalities.py``); what is not certainly one is not judged. A
-    quotient may be rounded. The answer is what follows "answer:", 答案是, ``\\boxed{`` and their like, else the
-    last sentence; it must hold the result of the last equality before it, sentences that only check left
+    quotient may be rounded. The answer is what follows "answer:", 答案是, ``\\boxed{`` and their like, else
+    the last sentence; it must hold the result of the last equality before it, sentences that only check left
     out. A completion without equalities, or whose answer is no number, contradicts nothing.
 
     Example:
@@ -110,7 +112,7 @@ def consistent_reasoning() -> RuleReward:
 
 
 def no_copied_prompt(threshold: float = 0.5, ngram: int = 5) -> RuleReward:
-    """1 when at most ``threshold`` of the completion's n-grams are the prompt's; above it below 0.5, 0 for all.
+    """1 when at most ``threshold`` of the completion's n-grams are the prompt's; else below 0.5.
 
     N-grams are of words and of Chinese characters, without case, punctuation and invisible characters. A
     completion shorter than ``ngram`` fails only where it is the whole prompt. An empty one copies nothing.
@@ -131,7 +133,7 @@ def no_copied_prompt(threshold: float = 0.5, ngram: int = 5) -> RuleReward:
 
 
 def copied_share(completion: str, prompt: str, ngram: int = 5) -> float:
-    """Return the share of the completion's n-grams that are in the prompt, 0..1; 0 for an empty completion."""
+    """Return the share of the completion's n-grams that are in the prompt, 0..1; 0 for an empty one."""
     words, source = _words(_bounded(completion)), _words(_bounded(prompt))
     if len(words) < ngram:
         return float(bool(words) and words == source)
@@ -208,7 +210,7 @@ def _substantial(reasoning: str, prompt: str, enough: int) -> int:
 
 
 def _is_said(sentence: str, words: Sequence[str], prompt_grams: set[tuple[str, ...]]) -> bool:
-    """Whether a sentence of words says something: enough words that are no filler, not repeated, not copied."""
+    """Whether a sentence of words says something: enough words, no filler, not repeated, not copied."""
     rest = _words(_FILLER.sub(" ", sentence))
     weight = sum(1.0 if word.isascii() else 2 / 3 for word in set(rest))
     if weight < 4 or len(set(words)) < 0.5 * len(words):

@@ -1,4 +1,4 @@
-"""A trained process reward model as a reward: every step of a completion judged, the judgements joined (R22)."""
+"""A trained process reward model as a reward: every step judged, the judgements joined (R22)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ProcessReward:
     an error on. A completion without any step has nothing right in it: 0.
 
     Args:
-        source: the directory of a process reward model, or a loaded token classifier (then give ``tokenizer``).
+        source: the directory of a process reward model, or a loaded one (then give ``tokenizer``).
         tokenizer: the model's own tokenizer, with a chat template.
         card: what ``process_reward.json`` holds; read from the directory when not given.
         aggregate: ``min``, ``mean``, ``last`` or ``product`` of the steps' probabilities.
@@ -83,9 +83,7 @@ class ProcessReward:
             hint = nearest(self.aggregate, AGGREGATES)
             raise RewardError(f"Reward process_reward: aggregate = {self.aggregate!r} is not known{hint}.")
         if not self.separator:
-            raise RewardError(
-                "Reward process_reward: separator is empty; write a line break or 'numbered', or leave it out."
-            )
+            raise RewardError("Reward process_reward: separator is empty; leave it out, or write 'numbered'.")
 
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """Return one result per sample: the joined probability, with ``steps``, ``min`` and ``mean``."""
@@ -150,9 +148,7 @@ def load_process_card(path: str | Path) -> dict[str, Any]:
     card = read_card(path, CARD)
     separator = card.get("separator", "\n")
     if not isinstance(separator, str) or not separator:
-        raise ModelError(
-            f"{Path(path) / CARD}: separator = {separator!r} is no text; train the process reward model again."
-        )
+        raise ModelError(f"{Path(path) / CARD}: separator = {separator!r} is no text; train the model again.")
     return card
 
 

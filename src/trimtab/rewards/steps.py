@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from trimtab.data import encode_prompt
@@ -16,9 +17,10 @@ from trimtab.types import Message
 
 NUMBERED = "numbered"
 # "1." "2)" "3、" "(4)" "Step 5:" "第6步" "步骤 7：" at the beginning of a line.
+_DIGITS = "[\\d一二三四五六七八九十]{1,4}"
 _NUMBER = re.compile(
-    r"[ \t]{0,8}(?:\*\*)?(?:[(（]?\d{1,3}(?:[)）、:：]|\.(?!\d))|step[ \t]{0,4}\d{1,3}\b|第[ \t]?[\d一二三四五六七八九十]{1,4}[ \t]?步"
-    r"|步骤[ \t]?[\d一二三四五六七八九十]{1,4})",
+    r"[ \t]{0,8}(?:\*\*)?(?:[(（]?\d{1,3}(?:[)）、:：]|\.(?!\d))|step[ \t]{0,4}\d{1,3}\b"
+    rf"|第[ \t]?{_DIGITS}[ \t]?步|步骤[ \t]?{_DIGITS})",
     re.IGNORECASE,
 )
 
@@ -58,7 +60,7 @@ def _numbered(lines: Sequence[str]) -> list[str]:
     if not starts:
         return list(lines)
     edges = [0, *starts, len(lines)]
-    return ["\n".join(lines[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    return ["\n".join(lines[a:b]) for a, b in pairwise(edges)]
 
 
 def encode_steps(

@@ -1,9 +1,9 @@
-"""Sums and differences of several numbers, worked out line by line, with a grader and with labelled solutions.
+"""Sums and differences of several numbers, worked out line by line: prompts, grader and labelled solutions.
 
-A solution has one line per operation and the answer last: ``3+5=8``, ``8-2=6``, ``答案：6``. In a corrupted one
-some lines are wrong: a wrong result, another number or sign than the problem's, another start than the line
-before left, or another answer. Each line is judged by itself, given the lines before it: one that carries an
-error on rightly is right. A problem belongs to one split for good, as in ``tasks/arithmetic.py``.
+A solution has a line per operation and the answer last: ``3+5=8``, ``8-2=6``, ``答案：6``. In a corrupted
+one some lines are wrong: a wrong result, another number or sign than the problem's, another start than the
+line before left, or another answer. Each line is judged by itself, given the lines before it: one that
+carries an error on rightly is right. A problem belongs to one split for good, as in ``tasks/arithmetic.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trimtab.types import Message, Prompt
 
 TEMPLATES = {"zh": "逐步计算：{problem}=？", "en": "Work out {problem} step by step."}
 ANSWERS = {"zh": "答案：{answer}", "en": "Answer: {answer}"}
-CORRUPTIONS = ("result", "result", "number", "sign", "start")  # a wrong result twice as often
+CORRUPTIONS = ("result", "number", "sign", "start", "answer")
 HIDDEN_SHARE = 5  # one problem in five is hidden
 _MAX_TRIES = 10_000
 
@@ -39,6 +39,7 @@ class ChainTask:
         top: largest number in a problem; no intermediate result is below 0.
         language: ``zh``, ``en`` or ``both``.
         wrong: probability that a line of a labelled solution is corrupted.
+        errors: how, separated by commas: ``result``, ``number``, ``sign``, ``start``, ``answer``.
 
     Example:
         >>> task = ChainTask(operations=2, language="en")
@@ -51,6 +52,7 @@ class ChainTask:
     top: int = 9
     language: str = "zh"
     wrong: float = 0.35
+    errors: str = ",".join(CORRUPTIONS)
     name: str = "chain"
 
     def __post_init__(self) -> None:
@@ -60,9 +62,18 @@ class ChainTask:
             raise DataError(f"task:chain: top = {self.top} must be 3 to 999.")
         if not 0 <= self.wrong <= 1:
             raise DataError(f"task:chain: wrong = {self.wrong} must be a share, 0 to 1.")
+        for kind in self.kinds:
+            if kind not in CORRUPTIONS:
+                known = nearest(kind, CORRUPTIONS)
+                raise DataError(f"task:chain: errors = {self.errors!r}: {kind!r} is not known{known}.")
         if self.language not in (*TEMPLATES, "both"):
             known = nearest(self.language, [*TEMPLATES, "both"])
             raise DataError(f"task:chain: language = {self.language!r} is not known{known}.")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of ``errors``."""
+        return tuple(kind.strip() for kind in self.errors.split(","))
 
     def prompts(self, split: str, count: int, seed: int) -> list[Prompt]:
         """Return ``count`` prompts of ``train`` or ``hidden``; no problem is in both.
@@ -92,7 +103,7 @@ class ChainTask:
         return [self._solution(rng, split) for _ in range(count)]
 
     def lucky(self, split: str, count: int, seed: int) -> list[Stepwise]:
-        """Return ``count`` solutions whose answer is right and whose lines are not: an error, then its undoing.
+        """Return ``count`` solutions with a right answer and wrong lines: an error, then its undoing.
 
         The last but one line has a wrong result, and the last one starts from the right one all the same.
 
@@ -116,12 +127,13 @@ class ChainTask:
         steps: list[str] = []
         labels: list[float] = []
         value = first
+        in_lines = [kind for kind in self.kinds if kind != "answer"]
         for sign, number in chain:
-            kind = rng.choice(CORRUPTIONS) if rng.random() < self.wrong else ""
+            kind = rng.choice(in_lines) if in_lines and rng.random() < self.wrong else ""
             line, value = _line(rng, kind, (value, sign, number), self.top)
             steps.append(line)
             labels.append(float(not kind))
-        is_wrong = rng.random() < self.wrong
+        is_wrong = "answer" in self.kinds and rng.random() < self.wrong
         steps.append(ANSWERS[language].format(answer=_other(rng, value) if is_wrong else value))
         columns = {"answer": str(results_of(first, chain)[-1])}
         return Stepwise(_ask(first, chain, language), tuple(steps), (*labels, float(not is_wrong)), columns)
@@ -177,8 +189,8 @@ def _line(rng: random.Random, kind: str, step: tuple[int, str, int], top: int) -
 
 
 def _other(rng: random.Random, value: int) -> int:
-    """Another number near ``value``, not below 0."""
-    return rng.choice([value + off for off in (-10, -3, -2, -1, 1, 2, 3, 10) if value + off >= 0])
+    """Another number near ``value``; one that is not below 0 stays so."""
+    return rng.choice([value + off for off in (-10, -3, -2, -1, 1, 2, 3, 10) if value + off >= min(0, value)])
 
 
 def _written(first: int, chain: list[Operation]) -> str:

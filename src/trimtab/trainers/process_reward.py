@@ -1,4 +1,4 @@
-"""The process reward model (R22): is each step of a solution right? Binary cross-entropy at the ends of steps."""
+"""The process reward model (R22): is each step right? Binary cross-entropy at the ends of steps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LabelledSteps:
 
 @dataclass(frozen=True, slots=True)
 class ProcessRewardCard:
-    """What is stored with a process reward model as ``process_reward.json``. Figures are of held-out solutions."""
+    """What is stored with a process reward model as ``process_reward.json``; figures are held out."""
 
     num_train: int  # solutions
     num_held_out: int
