@@ -77,12 +77,12 @@ def reward_model_path(recipe: Recipe) -> str | None:
 
 
 def process_reward_path(recipe: Recipe) -> str | None:
-    """The process reward model for RL: that of the recipe's own stage; None where no reward asks for it.
+    """The process reward model for RL, in `paths.process_reward`; None where no reward asks for it.
 
     Raises:
         ModelError: a reward asks for it and the stage was not run yet.
     """
-    if recipe.process_reward is None or recipe.rl is None or not uses_process_reward(recipe.rl.rewards):
+    if recipe.rl is None or not uses_process_reward(recipe.rl.rewards):
         return None
     if not (Path(recipe.paths.process_reward) / "config.json").is_file():
         raise ModelError(

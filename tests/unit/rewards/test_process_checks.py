@@ -75,9 +75,15 @@ def test_rounding() -> None:
     ("completion", "wanted"),
     [
         ("3*4=12\n12-12=0\n答案：0", 1.0),
-        ("每天花3元，4天一共花3×4=12元。他有12元，所以剩下12-12=0元。\n答案是0元", 1.0),
-        ("因为每天都花掉同样多的钱，总花费等于天数和单价的积。\n从原有的钱里去掉总花费就得到剩余。\n答案：0", 1.0),
-        ("4 days at 3 yuan each come to 12 yuan spent. Nothing of the 12 yuan remains. The answer is 0.", 1.0),
+        ("每天花3元，4天花3×4=12元。他有12元，剩下12-12=0元。\n答案是0元", 1.0),
+        (
+            "因为每天都花掉同样多的钱，总花费等于天数和单价的积。\n从原有的钱里去掉总花费就得到剩余。\n答案：0",
+            1.0,
+        ),
+        (
+            "4 days at 3 yuan each come to 12 yuan spent. Nothing of the 12 yuan remains. The answer is 0.",
+            1.0,
+        ),
         ("<think>3*4=12\n12-12=0</think>0", 1.0),
         ("", 0.0),
         ("0", 0.0),

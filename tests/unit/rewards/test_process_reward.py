@@ -136,8 +136,10 @@ def test_mistakes_are_one_sentence(tmp_path: Path, tokenizer: Any) -> None:
     with pytest.raises(RewardError, match="run the process_reward stage first"):
         build_reward([RewardSpec(name="process_reward")])
     path = save(tmp_path, tokenizer, {"separator": "\n"})
-    with pytest.raises(RewardError, match="'minimum' is not known.*min"):
-        build_reward([RewardSpec(name="process_reward", options={"aggregate": "minimum"})], process_reward=path)
+    with pytest.raises(RewardError, match=r"'minimum' is not known.*min"):
+        build_reward(
+            [RewardSpec(name="process_reward", options={"aggregate": "minimum"})], process_reward=path
+        )
     with pytest.raises(ModelError, match="no process reward model"):
         ProcessReward("builtin:tiny-zh")
     with pytest.raises(RewardError, match="tokenizer"):

@@ -21,7 +21,11 @@ USER = ({"role": "user", "content": "3+5-2=?"},)
         (" \n\t\n", "\n", []),
         ("1. Add:\n3+5=8\n2) Take 2: 6", "numbered", ["1. Add:\n3+5=8", "2) Take 2: 6"]),
         ("好的\n第一步：3+5=8\n得8\n第2步 8-2=6", "numbered", ["好的", "第一步：3+5=8\n得8", "第2步 8-2=6"]),
-        ("Step 1: a\n**Step 2**: b\n步骤3 c\n(4) d", "numbered", ["Step 1: a", "**Step 2**: b", "步骤3 c", "(4) d"]),
+        (
+            "Step 1: a\n**Step 2**: b\n步骤3 c\n(4) d",
+            "numbered",
+            ["Step 1: a", "**Step 2**: b", "步骤3 c", "(4) d"],
+        ),
         ("3.5 is a number\n1.5 too", "numbered", ["3.5 is a number", "1.5 too"]),
         ("no\nnumbers", "numbered", ["no", "numbers"]),
     ],

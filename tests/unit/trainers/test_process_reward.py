@@ -152,8 +152,8 @@ def test_it_learns_is_described_saved_and_used(tmp_path: Path) -> None:
     assert right.value > 0.5 > wrong.value
 
 
-def test_card_figures_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """R22: step accuracy, majority, ECE, first error found, and the best constant's share, of known logits."""
+def test_card_figures_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R22: step accuracy, majority, ECE, first error and its best constant, of known logits."""
     rows = [
         solution("a", ("x", 1.0), ("y", 0.0), ("z", 0.0)),  # said: right, wrong, right: first error found
         solution("b", ("x", 1.0), ("y", 1.0)),  # said: right, wrong: an error where there is none
