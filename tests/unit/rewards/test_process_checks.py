@@ -156,8 +156,8 @@ def test_no_copied_prompt() -> None:
 @pytest.mark.parametrize("build", [has_reasoning, consistent_reasoning, no_copied_prompt])
 @pytest.mark.parametrize(
     "piece",
-    ["1+1=2\n", "a. ", "答案是", "\\boxed{", "好的", "1", ".", "-", " ", "1.1", "x1y", "</think>a", "%/", "1,111",
-     "(", "1=1=", "check ", "1 /", "加", "\n", "0-", "\\frac{1"],
+    ["1+1=2\n", "a. ", "答案是", "\\boxed{", "好的", "1", ".", "-", " ", "1.1", "x1y", "</think>a", "%/",
+     "1,111", "(", "1=1=", "check ", "1 /", "加", "\n", "0-", "\\frac{1"],
 )  # fmt: skip
 def test_a_megabyte_is_scored(build, piece: str) -> None:
     """Threats: 1 MB of the same piece is scored, and is never an error (a slow pattern would hang here)."""
