@@ -41,7 +41,7 @@ def recipe_of(tree: Tree, **sections: Any) -> Recipe:
 
 
 def test_the_stages_in_order(tmp_path: Path) -> None:
-    """R22, R3: SFT, process reward model, GRPO paid by it, evaluation; a directory that transformers loads."""
+    """R22, R3: SFT, process reward model, GRPO paid by it, evaluation; transformers loads it."""
     recipe = recipe_of(process_tree(tmp_path))
     assert recipe.stages == ("sft", "process_reward", "rl", "eval")
     summary = run_pipeline(recipe)
@@ -105,7 +105,7 @@ def test_its_time_is_estimated(tmp_path: Path) -> None:
     from tests.unit.models.tiny import tiny_tokenizer
 
     recipe = recipe_of(process_tree(tmp_path))
-    speeds = Speeds(**{**{name: 1.0 for name in Speeds.__dataclass_fields__}, "train": 100.0})
+    speeds = Speeds(rollout=1.0, score=1.0, train=100.0, optimizer_seconds=1.0)
     found = estimate_stage(recipe, "process_reward", speeds, tiny_tokenizer())
     assert found.steps == 2
     assert found.seconds == pytest.approx(2 * found.seconds_per_step)
