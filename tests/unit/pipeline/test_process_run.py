@@ -110,3 +110,24 @@ def test_its_time_is_estimated(tmp_path: Path) -> None:
     assert found.steps == 2
     assert found.seconds == pytest.approx(2 * found.seconds_per_step)
     assert found.seconds_per_step > speeds.optimizer_seconds
+
+
+def test_the_checklist(tmp_path: Path) -> None:
+    """R25, R22: labels of both kinds, steps that RL splits as labelled, a model still to come."""
+    from trimtab.cli.checks.datasets import check_solutions
+    from trimtab.cli.checks.rewards import check_rewards
+    from trimtab.pipeline.sources import prompts_for
+
+    tree = process_tree(tmp_path)
+    recipe = recipe_of(tree)
+    assert [line.status for line in check_solutions(recipe)] == ["pass"]
+    file = tmp_path / "two.jsonl"
+    file.write_text(json.dumps({"prompt": "q", "completions": ["a\nb", "c"], "labels": [1, 1]}) + "\n")
+    found = list(check_solutions(recipe_of(tree, process_reward={"data": str(file)})))
+    assert [line.status for line in found] == ["fail", "warn"]
+    assert recipe.rl is not None
+    prompts = prompts_for(recipe.rl.data, "train", 0)
+    (line,) = check_rewards(recipe, prompts, None)
+    assert (line.status, "left out here" in line.found) == ("warn", True)
+    (line,) = check_rewards(recipe_of(tree, process_reward=None), prompts, None)
+    assert (line.status, "there is none" in line.found) == ("fail", True)
