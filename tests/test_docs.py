@@ -33,8 +33,9 @@ NOT_IN_THE_REPOSITORY = ("output/", "DIR/", "models/smollm2", "previous/", ".ven
 # Groups of metrics, explained in docs/metrics.md and tested there.
 METRIC_GROUPS = {"loss", "reward", "rm", "sft", "kl", "policy", "completions", "critic", "train", "time"} | {
     "speed", "eval", "rewards", "clip_ratio", "stage", "constraint",
+    "prm",
 }  # fmt: skip
-SECTIONS = ("sft", "reward_model", "rl", "eval", "monitor", "model", "paths")
+SECTIONS = ("sft", "reward_model", "process_reward", "rl", "eval", "monitor", "model", "paths")
 KEYS = {key.name: key.default for key in keys(Recipe)}
 TABLES = {name.rpartition(".")[0] for name in KEYS} | {f"{name}" for name in SECTIONS}
 

@@ -13,10 +13,10 @@ import pytest
 import trimtab
 from trimtab.config import Recipe, load_recipe
 from trimtab.config.schema import keys
-from trimtab.data import find_overlap, load_pairs, load_preferences, load_prompts
+from trimtab.data import find_overlap, load_pairs, load_preferences, load_prompts, load_stepwise
 from trimtab.pipeline.sources import TASK
 from trimtab.pipeline.training import check_batches
-from trimtab.rewards.registry import build_reward, uses_reward_model
+from trimtab.rewards.registry import build_reward, uses_process_reward, uses_reward_model
 from trimtab.rewards.user_file import is_user_file
 from trimtab.tasks.registry import JUDGES, TASKS
 
@@ -38,6 +38,7 @@ def files_of(recipe: Recipe) -> dict[str, str]:
     found = {
         "sft.data": recipe.sft and recipe.sft.data,
         "reward_model.data": recipe.reward_model and recipe.reward_model.data,
+        "process_reward.data": recipe.process_reward and recipe.process_reward.data,
         "rl.data": recipe.rl and recipe.rl.data,
         "rl.hidden_data": recipe.rl and recipe.rl.hidden_data,
         "eval.data": recipe.eval and recipe.eval.data,
@@ -48,6 +49,7 @@ def files_of(recipe: Recipe) -> dict[str, str]:
 def tasks_of(recipe: Recipe) -> set[str]:
     """Procedural tasks that the recipe draws prompts from."""
     sources = [recipe.rl.data, recipe.rl.hidden_data] if recipe.rl else []
+    sources += [recipe.process_reward.data] if recipe.process_reward else []
     return {s.removeprefix(TASK).partition("?")[0] for s in sources if s and s.startswith(TASK)}
 
 
@@ -66,7 +68,11 @@ def test_recipe_loads(path: Path) -> None:
 def test_data_files_are_there(path: Path) -> None:
     """Issue 2: what a recipe reads is in the repository, and has rows."""
     recipe = load_recipe(path)
-    readers = {"sft.data": load_pairs, "reward_model.data": load_preferences}
+    readers = {
+        "sft.data": load_pairs,
+        "reward_model.data": load_preferences,
+        "process_reward.data": load_stepwise,
+    }
     for key, source in files_of(recipe).items():
         assert (ROOT / source).is_file(), f"{path.name}: {key} = {source}"
         assert len(readers.get(key, load_prompts)(source)) >= 8
@@ -103,8 +109,11 @@ def test_hidden_prompts_are_hidden(path: Path) -> None:
 def test_rewards_and_judges_exist(path: Path) -> None:
     """Issue 2, R27: rewards and their options are known; the judge is known and is no training reward."""
     recipe = load_recipe(path)
+    rest = [spec for spec in recipe.rl.rewards if spec.name != "process_reward"] if recipe.rl else []
+    if recipe.rl and uses_process_reward(recipe.rl.rewards):
+        assert recipe.process_reward, "a reward asks for a process reward model"
     if recipe.rl and not uses_reward_model(recipe.rl.rewards):
-        assert build_reward(recipe.rl.rewards).names
+        assert not rest or build_reward(rest).names
     elif recipe.rl:
         assert recipe.reward_model or recipe.rl.reward_model, "a reward asks for a reward model"
     if recipe.eval and recipe.eval.judge:

@@ -53,7 +53,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def check_recipe(recipe: Recipe) -> Iterator[CheckLine]:
     """Yield the lines of the checklist in the order in which a run would meet the mistakes."""
-    from trimtab.cli.checks.datasets import check_pairs, check_preferences
+    from trimtab.cli.checks.datasets import check_pairs, check_preferences, check_solutions
     from trimtab.cli.checks.line import CheckLine, guarded
     from trimtab.cli.checks.settings import check_settings
 
@@ -66,6 +66,8 @@ def check_recipe(recipe: Recipe) -> Iterator[CheckLine]:
         yield from guarded("sft.data", lambda: check_pairs(recipe, tokenizer))
     if recipe.reward_model is not None:
         yield from guarded("reward_model.data", lambda: check_preferences(recipe))
+    if recipe.process_reward is not None:
+        yield from guarded("process_reward.data", lambda: check_solutions(recipe))
     if recipe.rl is not None:
         yield from _rl(recipe, tokenizer)
 

@@ -1,4 +1,4 @@
-"""Run the stages of a recipe in order: SFT, reward model, RL, evaluation.
+"""Run the stages of a recipe in order: SFT, reward model, process reward model, RL, evaluation.
 
 Any key of the recipe can be overridden: --rl.kl.coef 0.01 or --rl.kl.coef=0.01 (`trimtab run --keys`).
 """
@@ -13,7 +13,7 @@ from typing import Any
 from trimtab.cli.parser import Parser, parse, split_overrides
 from trimtab.errors import ConfigError
 
-STAGES = ("sft", "reward_model", "rl", "eval")
+STAGES = ("sft", "reward_model", "process_reward", "rl", "eval")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -23,7 +23,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--stage", choices=STAGES, help="run only this stage")
     parser.add_argument(
-        "--output", metavar="DIR", help="write to DIR/sft, DIR/rm, DIR/policy, DIR/run and DIR/summary.json"
+        "--output",
+        metavar="DIR",
+        help="write to DIR/sft, DIR/rm, DIR/prm, DIR/policy, DIR/run and DIR/summary.json",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--keys", action="store_true", help="list every recipe key and leave")

@@ -10,7 +10,7 @@ from trimtab.config.algorithms import (
     OverlongConfig,
     PPOConfig,
 )
-from trimtab.config.data import RewardModelConfig, SFTConfig
+from trimtab.config.data import ProcessRewardConfig, RewardModelConfig, SFTConfig
 from trimtab.config.evals import EvalConfig, MonitorConfig
 from trimtab.config.load import build_recipe, load_recipe
 from trimtab.config.model import ModelConfig
@@ -33,6 +33,7 @@ __all__ = [
     "OverlongConfig",
     "PPOConfig",
     "PathsConfig",
+    "ProcessRewardConfig",
     "RLConfig",
     "Recipe",
     "RewardModelConfig",

@@ -1,4 +1,4 @@
-"""The supervised stages: SFT and reward model, with their data."""
+"""The supervised stages: SFT, reward model and process reward model, with their data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 
 class SupervisedConfig(Section):
-    """What SFT and reward model have in common: where they start, and how they go through their rows."""
+    """What SFT and the reward models have in common: where they start, and how they go through their rows."""
 
     model: str | None = Field(None, description="Start from this model instead of the stage before.")
     learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of AdamW.")
@@ -45,3 +45,18 @@ class RewardModelConfig(SupervisedConfig):
     max_length: int = Field(1024, ge=8, description="Input cut to this many tokens, from the prompt's left.")
     centre_coef: float = Field(0.01, ge=0, description="Weight of the penalty that centres scores at zero.")
     held_out: float = Field(0.1, gt=0, lt=1, description="Share of the pairs kept for validation.")
+
+
+class ProcessRewardConfig(SupervisedConfig):
+    """``[process_reward]``: is each step of a solution right? Learned from labelled steps (R22)."""
+
+    data: str = Field(
+        description="File or hub data set with prompt, completions (steps) and labels, or `task:NAME`."
+    )
+    rows: int = Field(4096, ge=2, description="Solutions drawn from a `task:NAME`; a file is read whole.")
+    microbatch_size: int = Field(16, ge=1, description="Solutions per forward pass.")
+    max_length: int = Field(1024, ge=8, description="Input cut to this many tokens, from the prompt's left.")
+    separator: str = Field(
+        "\n", min_length=1, description="Text between two steps, or `numbered` for lines that begin with one."
+    )
+    held_out: float = Field(0.1, gt=0, lt=1, description="Share of the prompts kept for validation.")

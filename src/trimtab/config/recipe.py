@@ -8,15 +8,15 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from trimtab.config.base import Section
-from trimtab.config.data import RewardModelConfig, SFTConfig
+from trimtab.config.data import ProcessRewardConfig, RewardModelConfig, SFTConfig
 from trimtab.config.evals import EvalConfig, MonitorConfig
 from trimtab.config.model import ModelConfig
 from trimtab.config.rl import RLConfig
 from trimtab.config.rollout import RolloutConfig
 from trimtab.config.train import TrainConfig
 
-Stage = Literal["sft", "reward_model", "rl", "eval"]
-STAGES: tuple[Stage, ...] = ("sft", "reward_model", "rl", "eval")
+Stage = Literal["sft", "reward_model", "process_reward", "rl", "eval"]
+STAGES: tuple[Stage, ...] = ("sft", "reward_model", "process_reward", "rl", "eval")
 
 
 class PathsConfig(Section):
@@ -24,6 +24,7 @@ class PathsConfig(Section):
 
     sft: str = Field("output/sft", description="The SFT model.")
     reward_model: str = Field("output/rm", description="The reward model.")
+    process_reward: str = Field("output/prm", description="The process reward model.")
     policy: str = Field("output/{algorithm}", description="The policy that RL made.")
     run: str = Field("output/run", description="Records of the run: events, rollouts, checkpoints, report.")
     summary: str = Field("output/summary.json", description="The result.")
@@ -35,6 +36,7 @@ class PathsConfig(Section):
         return cls(
             sft=str(root / "sft"),
             reward_model=str(root / "rm"),
+            process_reward=str(root / "prm"),
             policy=str(root / "policy"),
             run=str(root / "run"),
             summary=str(root / "summary.json"),
@@ -42,7 +44,7 @@ class PathsConfig(Section):
 
 
 class Recipe(Section):
-    """A pipeline: the stages whose tables are present run in order SFT → reward model → RL → evaluation."""
+    """A pipeline: the stages whose tables are present run in order SFT → reward models → RL → evaluation."""
 
     name: str = Field("run", description="Shown in the terminal and in the report.")
     seed: int = Field(42, ge=0, description="Every random stream is derived from it.")
@@ -51,6 +53,9 @@ class Recipe(Section):
     paths: PathsConfig = Field(default_factory=lambda: PathsConfig())
     sft: SFTConfig | None = Field(None, description="Supervised fine-tuning; no table, no stage.")
     reward_model: RewardModelConfig | None = Field(None, description="Reward model; no table, no stage.")
+    process_reward: ProcessRewardConfig | None = Field(
+        None, description="Process reward model; no table, no stage."
+    )
     rl: RLConfig | None = Field(None, description="PPO or GRPO; no table, no stage.")
     rollout: RolloutConfig = Field(default_factory=lambda: RolloutConfig())
     eval: EvalConfig | None = Field(None, description="Evaluation; no table, no stage.")

@@ -1,4 +1,4 @@
-"""Data sets as prompts, pairs and preferences; chat templates and exact masks; the prompt stream; leakage."""
+"""Data sets as prompts, pairs, preferences and labelled steps; chat templates, masks; stream; leakage."""
 
 from trimtab.data.chat import encode_prompt, render, turn_end
 from trimtab.data.columns import SHAPES, Shape, recognise
@@ -7,6 +7,7 @@ from trimtab.data.pairs import EncodedPair, encode_pair
 from trimtab.data.preferences import Preference
 from trimtab.data.rows import Pair, load_pairs, load_preferences, load_prompts
 from trimtab.data.sources import Row, read_rows
+from trimtab.data.stepwise import Stepwise, load_stepwise
 from trimtab.data.stream import PromptStream
 
 __all__ = [
@@ -18,12 +19,14 @@ __all__ = [
     "PromptStream",
     "Row",
     "Shape",
+    "Stepwise",
     "encode_pair",
     "encode_prompt",
     "find_overlap",
     "load_pairs",
     "load_preferences",
     "load_prompts",
+    "load_stepwise",
     "read_rows",
     "recognise",
     "refuse_overlap",

@@ -17,7 +17,7 @@ from trimtab.errors import DataError, nearest
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A named set of columns, and what it can be used for: ``prompts``, ``pairs``, ``preferences``."""
+    """A named set of columns, and its uses: ``prompts``, ``pairs``, ``preferences``, ``steps``."""
 
     name: str
     columns: tuple[str, ...]
@@ -29,7 +29,7 @@ class Shape:
 
 # The first shape whose columns are all there wins, so the fuller ones come first.
 SHAPES: tuple[Shape, ...] = (
-    Shape("stepwise supervision", ("prompt", "completions", "labels"), ("prompts",)),
+    Shape("stepwise supervision", ("prompt", "completions", "labels"), ("prompts", "steps")),
     Shape("unpaired preference", ("prompt", "completion", "label"), ("prompts", "pairs", "preferences")),
     Shape("preference", ("prompt", "chosen", "rejected"), ("prompts", "preferences")),
     Shape("verl", ("prompt", "data_source", "reward_model"), ("prompts",)),
@@ -40,7 +40,12 @@ SHAPES: tuple[Shape, ...] = (
     Shape("messages", ("messages",), ("prompts", "pairs")),
     Shape("language modelling", ("text",), ("pairs",)),
 )
-_NOUNS = {"prompts": "prompts", "pairs": "pairs for SFT", "preferences": "preference pairs"}
+_NOUNS = {
+    "prompts": "prompts",
+    "pairs": "pairs for SFT",
+    "preferences": "preference pairs",
+    "steps": "labelled steps",
+}
 
 
 def recognise(columns: Collection[str]) -> Shape | None:
@@ -54,7 +59,7 @@ def recognise(columns: Collection[str]) -> Shape | None:
 
 
 def shaped_rows(path: str | Path, use: str, limit: int | None = None) -> tuple[Shape, list[Row]]:
-    """Return the shape of a data set that is to be used as ``prompts``, ``pairs`` or ``preferences``.
+    """Return the shape of a data set that is to be used as one of ``uses``.
 
     Raises:
         DataError: the columns fit no shape, the shape cannot be used so, or a later row lacks a column.

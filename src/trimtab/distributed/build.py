@@ -58,7 +58,12 @@ class System:
 
 
 def build_system(
-    recipe: Recipe, policy_path: str, reward_model_path: str | None, *, reference_path: str | None = None
+    recipe: Recipe,
+    policy_path: str,
+    reward_model_path: str | None,
+    *,
+    reference_path: str | None = None,
+    process_reward_path: str | None = None,
 ) -> System:
     """Load the models of ``recipe.rl`` and join them into a System, all on ``model.device``.
 
@@ -70,6 +75,7 @@ def build_system(
         policy_path: where the policy starts from.
         reward_model_path: for rewards that use one.
         reference_path: the frozen reference; the starting policy when None.
+        process_reward_path: for rewards that judge steps.
 
     Raises:
         ModelError: a model cannot be loaded.
@@ -99,7 +105,11 @@ def build_system(
         reference=Reference(reference, settings),
         engine=build_engine(model, tokenizer, recipe.rollout),
         reward=build_reward(
-            rl.rewards, reward_model=reward_model_path, clip=rl.reward_clip, device=config.device
+            rl.rewards,
+            reward_model=reward_model_path,
+            process_reward=process_reward_path,
+            clip=rl.reward_clip,
+            device=config.device,
         ),
         tokenizer=tokenizer,
         policy_model=model,

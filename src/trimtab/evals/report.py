@@ -63,7 +63,8 @@ def render_report(
         f"# Report: {markdown_text(title)}",
         _verdict(verdict),
         _comparison(summary),
-        _reward_model(summary),
+        _trained(summary, "reward_model", "Reward model, held-out pairs"),
+        _trained(summary, "process_reward", "Process reward model, held-out solutions"),
         _curves(curves or {}),
         _samples(samples),
         _stages(summary),
@@ -127,12 +128,12 @@ def _comparison(summary: Mapping[str, Any]) -> str:
     return "## Before and after\n\n" + table(["", "SFT model", "policy", "change"], rows)
 
 
-def _reward_model(summary: Mapping[str, Any]) -> str:
-    found = _mapping(summary, "reward_model")
+def _trained(summary: Mapping[str, Any], stage: str, title: str) -> str:
+    found = _mapping(summary, stage)
     rows = [
         [markdown_text(name), _number(value)] for name in found if (value := figure(found, name)) is not None
     ]
-    return "## Reward model, held-out pairs\n\n" + table(["figure", "value"], rows) if rows else ""
+    return f"## {title}\n\n" + table(["figure", "value"], rows) if rows else ""
 
 
 def _curves(curves: Curves) -> str:

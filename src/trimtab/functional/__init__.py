@@ -32,7 +32,7 @@ from trimtab.functional.masking import (
     masked_var,
     masked_whiten,
 )
-from trimtab.functional.model_losses import bradley_terry_loss, value_loss
+from trimtab.functional.model_losses import bradley_terry_loss, step_loss, value_loss
 from trimtab.functional.policy_losses import (
     cispo_loss,
     clip_bounds,
@@ -96,6 +96,7 @@ __all__ = [
     "sequence_ratio",
     "sequence_token_ratio",
     "shared_shares",
+    "step_loss",
     "token_ratio",
     "token_rewards_with_kl",
     "value_loss",

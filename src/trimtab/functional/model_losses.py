@@ -1,4 +1,4 @@
-"""Losses of the other two models: the critic, per token, and the reward model, per pair."""
+"""Losses of the other models: the critic, per token; reward models, per pair and per step."""
 
 from __future__ import annotations
 
@@ -50,3 +50,15 @@ def bradley_terry_loss(
     check_same_shape("bradley_terry_loss", chosen=chosen, rejected=rejected)
     # −log σ(x) = softplus(−x), which neither overflows nor loses its gradient.
     return softplus(rejected - chosen + margin) + centre_coef * (chosen + rejected).square()
+
+
+def step_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of each step ``[N]``: −y·log σ(x) − (1 − y)·log(1 − σ(x)).
+
+    ``logits [N]`` are those at the ends of steps (Uesato et al. 2022; Lightman et al. 2023), ``labels [N]`` 1
+    for a right step, 0 for a wrong one, or the probability that it is right. A logit of 0 costs log 2. Take
+    the mean over all steps of the batch.
+    """
+    check_same_shape("step_loss", logits=logits, labels=labels)
+    # −y·log σ(x) − (1 − y)·log σ(−x) = softplus(x) − y·x, which neither overflows nor loses its gradient.
+    return softplus(logits) - labels * logits

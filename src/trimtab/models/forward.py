@@ -144,6 +144,25 @@ def sequence_scores(model: Any, token_ids: Tensor, attention_mask: Tensor) -> Te
     return score_head(model, hidden[rows, last]).squeeze(-1)
 
 
+def step_logits(model: Any, token_ids: Tensor, attention_mask: Tensor, step_ends: Tensor) -> Tensor:
+    """Logits ``[N]`` (fp32) that a token classifier gives to "this step is right", at the True ``step_ends``.
+
+    All three tensors ``[B, T]``; the N positions are in row order. A classifier with one label says the logit
+    itself, one with two labels (TRL's) the second minus the first. The head runs there only, in fp32.
+
+    Raises:
+        ModelError: the classifier has no ``score`` head, or neither one nor two labels.
+    """
+    trunk = getattr(model, model.base_model_prefix)
+    hidden = trunk(**model_inputs(token_ids, attention_mask), use_cache=False).last_hidden_state
+    logits = score_head(model, hidden[step_ends.bool()])
+    if logits.shape[-1] not in (1, 2):
+        raise ModelError(
+            f"{type(model).__name__} has {logits.shape[-1]} labels; a process reward model has 1 or 2"
+        )
+    return logits[:, 1] - logits[:, 0] if logits.shape[-1] == 2 else logits[:, 0]
+
+
 def score_head(model: Any, hidden: Tensor) -> Tensor:
     """Apply a classifier's ``score`` head in fp32: ``[..., H]`` → ``[..., num_labels]``.
 

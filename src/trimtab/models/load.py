@@ -23,8 +23,10 @@ from trimtab.models.tokenizer import eos_ids, load_tokenizer
 __all__ = [
     "eos_ids",
     "is_sequence_classifier",
+    "is_token_classifier",
     "load_causal_lm",
     "load_sequence_classifier",
+    "load_token_classifier",
     "load_tokenizer",
     "resolve_model_path",
     "save_model",
@@ -68,28 +70,62 @@ def load_sequence_classifier(
     Raises:
         ModelError: the directory is missing, incomplete, holds something else, or has another label count.
     """
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification as Classifier
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _load(
-            AutoModelForSequenceClassification,
-            path,
-            config or ModelConfig(),
-            dtype=dtype,
-            device=device,
-            num_labels=num_labels,
-        )
+    model = _with_head(Classifier, path, config, seed, dtype=dtype, device=device, num_labels=num_labels)
     model.config.pad_token_id = pad_token_id
     return model
 
 
+def load_token_classifier(
+    path: str | os.PathLike[str],
+    config: ModelConfig | None = None,
+    *,
+    num_labels: int | None = 1,
+    pad_token_id: int,
+    seed: int = 0,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> Any:
+    """Load a process reward model, or make one from a causal language model by giving it a new score head.
+
+    A new head is drawn from ``seed``. ``num_labels`` None keeps the directory's own number of labels.
+
+    Raises:
+        ModelError: the directory is missing, incomplete, holds something else, or has another label count.
+    """
+    from transformers import AutoModelForTokenClassification as Classifier
+
+    labels = {} if num_labels is None else {"num_labels": num_labels}
+    model = _with_head(Classifier, path, config, seed, dtype=dtype, device=device, **labels)
+    model.config.pad_token_id = pad_token_id
+    return model
+
+
+def _with_head(
+    auto_class: Any, path: str | os.PathLike[str], config: ModelConfig | None, seed: int, **options: Any
+) -> Any:
+    """Load a classifier; a head that the directory lacks is drawn from ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _load(auto_class, path, config or ModelConfig(), **options)
+
+
 def is_sequence_classifier(path: str | os.PathLike[str]) -> bool:
     """Whether the directory holds a trained classifier (a reward model) and not a language model."""
+    return _is_a(path, "SequenceClassification")
+
+
+def is_token_classifier(path: str | os.PathLike[str]) -> bool:
+    """Whether the directory holds a trained token classifier (a process reward model)."""
+    return _is_a(path, "TokenClassification")
+
+
+def _is_a(path: str | os.PathLike[str], kind: str) -> bool:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(resolve_model_path(path), local_files_only=True)
-    return any("SequenceClassification" in name for name in config.architectures or ())
+    return any(kind in name for name in config.architectures or ())
 
 
 def _load(

@@ -11,9 +11,10 @@ from typing import Any
 from trimtab.config import Recipe, Stage
 from trimtab.data import encode_pair, encode_prompt, load_pairs, load_preferences
 from trimtab.models.roofline import Workload
-from trimtab.pipeline.sources import prompts_for
+from trimtab.pipeline.sources import prompts_for, solutions_for
 from trimtab.pipeline.speed import Speeds
 from trimtab.pipeline.training import num_steps
+from trimtab.rewards.steps import encode_steps
 from trimtab.trainers.grpo import needs_old
 
 SAMPLED_ROWS = 64  # rows whose mean length stands for the data's
@@ -43,9 +44,13 @@ def estimate_stage(recipe: Recipe, stage: Stage, speeds: Speeds, tokenizer: Any)
     if stage == "eval":
         return StageTime("eval", 0, 0.0, evaluation_seconds(recipe, speeds))
     steps = num_steps(recipe, stage)
-    seconds = {"sft": sft_seconds, "reward_model": reward_model_seconds, "rl": rl_seconds}[stage](
-        recipe, speeds, tokenizer
-    )
+    estimate = {
+        "sft": sft_seconds,
+        "reward_model": reward_model_seconds,
+        "process_reward": process_reward_seconds,
+        "rl": rl_seconds,
+    }[stage]
+    seconds = estimate(recipe, speeds, tokenizer)
     total = steps * seconds
     if stage == "rl" and recipe.rl is not None and recipe.rl.eval_every and recipe.rl.hidden_data:
         sampled = recipe.rl.eval_prompts * recipe.rl.max_new_tokens
@@ -73,6 +78,17 @@ def reward_model_seconds(recipe: Recipe, speeds: Speeds, tokenizer: Any) -> floa
         for side in (row.chosen, row.rejected)
     ]
     return 2 * config.batch_size * fmean(lengths) / speeds.train + speeds.optimizer_seconds
+
+
+def process_reward_seconds(recipe: Recipe, speeds: Speeds, tokenizer: Any) -> float:
+    """Seconds of one step of the process reward model."""
+    config = recipe.process_reward
+    assert config is not None
+    lengths = [
+        len(encode_steps(tokenizer, r.prompt, r.steps, config.separator, config.max_length).token_ids)
+        for r in solutions_for(config, recipe.seed)[:SAMPLED_ROWS]
+    ]
+    return config.batch_size * fmean(lengths) / speeds.train + speeds.optimizer_seconds
 
 
 def rl_seconds(recipe: Recipe, speeds: Speeds, tokenizer: Any) -> float:

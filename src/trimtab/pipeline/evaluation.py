@@ -16,7 +16,13 @@ from trimtab.evals.win_rate import win_rate
 from trimtab.functional import masked_mean
 from trimtab.models.load import load_causal_lm, load_tokenizer
 from trimtab.pipeline.leaks import refuse_leaks
-from trimtab.pipeline.sources import hidden_source, policy_start, prompts_for, reward_model_path
+from trimtab.pipeline.sources import (
+    hidden_source,
+    policy_start,
+    process_reward_path,
+    prompts_for,
+    reward_model_path,
+)
 from trimtab.rewards.base import Reward
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.gold import refuse_bad_gold
@@ -44,7 +50,11 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     prompts = evaluation_prompts(recipe, rl, config)
     reward_model = reward_model_path(recipe)
     reward = build_reward(
-        rl.rewards, reward_model=reward_model, clip=rl.reward_clip, device=recipe.model.device
+        rl.rewards,
+        reward_model=reward_model,
+        process_reward=process_reward_path(recipe),
+        clip=rl.reward_clip,
+        device=recipe.model.device,
     )
     source = hidden_source(recipe)
     refuse_bad_gold(reward, prompts["hidden"], source, limit=rl.gold_rows, seed=recipe.seed)

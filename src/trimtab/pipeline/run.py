@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import torch
 
-from trimtab.config import Recipe, Stage
+from trimtab.config import STAGES, Recipe, Stage
 from trimtab.errors import ConfigError
 from trimtab.evals.report import write_report
 from trimtab.models.checkpoint import list_checkpoints
 from trimtab.monitor import Guard
 from trimtab.pipeline.evaluation import run_eval
-from trimtab.pipeline.training import num_steps, run_reward_model, run_rl, run_sft
+from trimtab.pipeline.training import num_steps, run_process_reward, run_reward_model, run_rl, run_sft
 from trimtab.rewards.registry import describe_sandbox
 from trimtab.runs import RunWriter, Sink, SinkSettings, TerminalView, build_sinks, read_events
 from trimtab.runs.files import write_json
@@ -25,6 +25,7 @@ from trimtab.trainers import stage as stages
 RUNNERS: Mapping[Stage, Callable[[Recipe, stages.Stage], dict[str, Any]]] = {
     "sft": run_sft,
     "reward_model": run_reward_model,
+    "process_reward": run_process_reward,
     "rl": run_rl,
     "eval": run_eval,
 }
@@ -71,7 +72,8 @@ def _stages_of(recipe: Recipe, stage: Stage | None) -> tuple[Stage, ...]:
             f"{', '.join(recipe.stages) or 'none'}."
         )
     if not recipe.stages:
-        raise ConfigError("The recipe has no stage: add a table [sft], [reward_model], [rl] or [eval].")
+        tables = ", ".join(f"[{name}]" for name in STAGES[:-1])
+        raise ConfigError(f"The recipe has no stage: add a table {tables} or [{STAGES[-1]}].")
     return recipe.stages if stage is None else (stage,)
 
 
@@ -120,5 +122,9 @@ def summarise(results: Mapping[Stage, Mapping[str, Any]]) -> dict[str, Any]:
         card = results["reward_model"]
         names = ("accuracy", "ece", "length_correlation", "num_held_out", "mean", "std")
         summary["reward_model"] = {name: card[name] for name in names}
+    if "process_reward" in results:
+        card = results["process_reward"]
+        figures = ("accuracy", "ece", "first_error_accuracy", "first_error_chance", "num_held_out")
+        summary["process_reward"] = {name: card[name] for name in figures}
     evaluated = results.get("eval", {})
     return {**summary, **{k: v for k, v in evaluated.items() if k not in ("seconds", "path")}}

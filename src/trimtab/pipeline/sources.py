@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from trimtab.config import Recipe
-from trimtab.data import load_prompts
+from trimtab.config import ProcessRewardConfig, Recipe
+from trimtab.data import Stepwise, load_prompts, load_stepwise
 from trimtab.errors import ConfigError, ModelError
-from trimtab.rewards.registry import uses_reward_model
-from trimtab.tasks.registry import load_task_prompts
+from trimtab.rewards.registry import uses_process_reward, uses_reward_model
+from trimtab.tasks.registry import load_task_prompts, load_task_solutions
 from trimtab.types import Prompt
 
 TASK = "task:"
@@ -24,6 +24,13 @@ def prompts_for(
         count = limit or (NUM_TRAIN if split == "train" else NUM_HIDDEN)
         return load_task_prompts(source.removeprefix(TASK), split, count, seed)
     return load_prompts(source, limit=limit)
+
+
+def solutions_for(config: ProcessRewardConfig, seed: int) -> list[Stepwise]:
+    """Labelled solutions of `process_reward.data`: a file, a hub data set, or drawn from a task."""
+    if config.data.startswith(TASK):
+        return load_task_solutions(config.data.removeprefix(TASK), "train", config.rows, seed)
+    return load_stepwise(config.data)
 
 
 def sft_model(recipe: Recipe) -> str:
@@ -67,6 +74,22 @@ def reward_model_path(recipe: Recipe) -> str | None:
             f"reward_model first, or without --stage to run every stage in order."
         )
     return recipe.paths.reward_model
+
+
+def process_reward_path(recipe: Recipe) -> str | None:
+    """The process reward model for RL, in `paths.process_reward`; None where no reward asks for it.
+
+    Raises:
+        ModelError: a reward asks for it and the stage was not run yet.
+    """
+    if recipe.rl is None or not uses_process_reward(recipe.rl.rewards):
+        return None
+    if not (Path(recipe.paths.process_reward) / "config.json").is_file():
+        raise ModelError(
+            f"There is no process reward model at {recipe.paths.process_reward}: run the recipe with --stage "
+            f"process_reward first, or without --stage to run every stage in order."
+        )
+    return recipe.paths.process_reward
 
 
 def hidden_source(recipe: Recipe) -> str:

@@ -1,4 +1,4 @@
-"""The three training stages: each loads its model, trains, and leaves a directory that transformers loads."""
+"""The training stages: each loads its model, trains, and leaves a directory that transformers loads."""
 
 from __future__ import annotations
 
@@ -11,15 +11,31 @@ from trimtab.data import PromptStream, load_pairs, load_preferences
 from trimtab.distributed.build import build_system
 from trimtab.distributed.worker import WorkerSettings, policy_learner
 from trimtab.errors import ConfigError
-from trimtab.models.load import load_causal_lm, load_sequence_classifier, load_tokenizer, save_model
+from trimtab.models.load import (
+    load_causal_lm,
+    load_sequence_classifier,
+    load_token_classifier,
+    load_tokenizer,
+    save_model,
+)
 from trimtab.models.lora import add_adapter
 from trimtab.pipeline.hidden import hidden_evaluation, pass_threshold_of
 from trimtab.pipeline.leaks import refuse_leaks
-from trimtab.pipeline.sources import TASK, policy_start, prompts_for, reward_model_path, sft_model
+from trimtab.pipeline.sources import (
+    TASK,
+    policy_start,
+    process_reward_path,
+    prompts_for,
+    reward_model_path,
+    sft_model,
+    solutions_for,
+)
 from trimtab.rewards.gold import refuse_bad_gold
+from trimtab.rewards.process_reward import CARD
 from trimtab.trainers.cadence import Cadence
 from trimtab.trainers.grpo import train_grpo
 from trimtab.trainers.ppo import train_ppo
+from trimtab.trainers.process_reward import train_process_reward
 from trimtab.trainers.reward_model import train_reward_model
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.sft import train_sft
@@ -36,6 +52,10 @@ def num_steps(recipe: Recipe, name: str) -> int:
         rm = recipe.reward_model
         rows = len(load_preferences(rm.data)) if rm.steps is None else 0
         return total_steps(round(rows * (1 - rm.held_out)), rm.batch_size, rm.epochs, rm.steps)
+    if name == "process_reward" and recipe.process_reward:
+        prm = recipe.process_reward
+        rows = len(solutions_for(prm, recipe.seed)) if prm.steps is None else 0
+        return total_steps(round(rows * (1 - prm.held_out)), prm.batch_size, prm.epochs, prm.steps)
     if name == "rl" and recipe.rl:
         rl = recipe.rl
         count = len(prompts_for(rl.data, "train", recipe.seed)) if rl.steps is None else 0
@@ -84,6 +104,27 @@ def run_reward_model(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     return {"path": recipe.paths.reward_model, **card}
 
 
+def run_process_reward(recipe: Recipe, stage: Stage) -> dict[str, Any]:
+    """Train a process reward model from the SFT model (or `process_reward.model`)."""
+    config = recipe.process_reward
+    assert config is not None
+    path = config.model or sft_model(recipe)
+    tokenizer = load_tokenizer(path, recipe.model.chat_template)
+    model = load_token_classifier(
+        path, recipe.model, pad_token_id=tokenizer.pad_token_id, seed=derive_seed(recipe.seed, "head")
+    )
+    add_adapter(model, recipe.model.lora, recipe.seed)
+    rows = solutions_for(config, recipe.seed)
+    card = asdict(train_process_reward(config, model, tokenizer, rows, stage, recipe.seed))
+    keep, files = recipe.model.keeps_adapter, {CARD: card}
+    save_model(model, tokenizer, recipe.paths.process_reward, files, keep_adapter=keep)
+    stage.view.note(
+        f"process reward model: held-out accuracy {card['accuracy']:.3f} of steps, ECE {card['ece']:.3f}, "
+        f"first error found {card['first_error_accuracy']:.3f} (chance {card['first_error_chance']:.3f})"
+    )
+    return {"path": recipe.paths.process_reward, **card}
+
+
 def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """Improve the policy by GRPO or PPO and save it in `paths.policy`."""
     rl = recipe.rl
@@ -93,7 +134,11 @@ def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     check_batches(rl, len(prompts))
     refuse_leaks(recipe, ("rl",))
     system = build_system(
-        recipe, policy_start(recipe), reward_model_path(recipe), reference_path=rl.reference
+        recipe,
+        policy_start(recipe),
+        reward_model_path(recipe),
+        reference_path=rl.reference,
+        process_reward_path=process_reward_path(recipe),
     )
     for source, rows in ((rl.data, prompts), (rl.hidden_data or "", hidden)):
         refuse_bad_gold(system.reward, rows, source, limit=rl.gold_rows, seed=recipe.seed)

@@ -11,6 +11,7 @@ from typing import Any
 from trimtab.data import encode_prompt, turn_end
 from trimtab.errors import ModelError, RewardError
 from trimtab.rewards.base import check_result
+from trimtab.rewards.steps import fit_prompt
 from trimtab.types import Message, RewardResult, Sample
 
 CARD = "reward_model.json"
@@ -32,8 +33,7 @@ def encode_for_reward(
     prompt = encode_prompt(tokenizer, messages)
     encoded = tokenizer(response, add_special_tokens=False, split_special_tokens=True)
     answer = [*(int(i) for i in encoded["input_ids"]), *turn_end(tokenizer)]
-    room = max(0, max_length - len(answer))
-    return [*(prompt[-room:] if room else ()), *answer]
+    return [*fit_prompt(prompt, len(answer), max_length), *answer]
 
 
 def load_card(path: str | Path) -> dict[str, Any]:
@@ -42,7 +42,20 @@ def load_card(path: str | Path) -> dict[str, Any]:
     Raises:
         ModelError: the file is there but is not a JSON object, or its scale is not usable.
     """
-    file = Path(path) / CARD
+    file, card = Path(path) / CARD, read_card(path, CARD)
+    mean, std = card.get("mean", 0.0), card.get("std", 1.0)
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (mean, std)) or std < 0:
+        raise ModelError(f"{file}: mean = {mean!r}, std = {std!r} is no scale; train the reward model again.")
+    return card
+
+
+def read_card(path: str | Path, name: str) -> dict[str, Any]:
+    """Return the JSON object ``name`` beside a model; empty when there is no such file.
+
+    Raises:
+        ModelError: the file is there but is not a JSON object.
+    """
+    file = Path(path) / name
     if not file.is_file():
         return {}
     try:
@@ -51,9 +64,6 @@ def load_card(path: str | Path) -> dict[str, Any]:
         raise ModelError(f"{file} is not valid JSON ({error}); train the reward model again.") from None
     if not isinstance(card, dict):
         raise ModelError(f"{file} is not a JSON object; train the reward model again.")
-    mean, std = card.get("mean", 0.0), card.get("std", 1.0)
-    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in (mean, std)) or std < 0:
-        raise ModelError(f"{file}: mean = {mean!r}, std = {std!r} is no scale; train the reward model again.")
     return card
 
 
@@ -135,21 +145,12 @@ class LearnedReward:
         import torch
 
         from trimtab.models.forward import sequence_scores
+        from trimtab.models.padded import longest_first
 
         pad = self.tokenizer.pad_token_id
-        pad = 0 if pad is None else int(pad)
-        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         scores = [0.0] * len(rows)
         device = next(self.model.parameters()).device
-        for first in range(0, len(order), self.batch_size):
-            batch = order[first : first + self.batch_size]
-            width = max(1, len(rows[batch[0]]))
-            ids = torch.full((len(batch), width), pad, dtype=torch.int64)
-            mask = torch.zeros((len(batch), width), dtype=torch.bool)
-            for line, index in enumerate(batch):
-                row = list(rows[index]) or [pad]
-                ids[line, : len(row)] = torch.tensor(row, dtype=torch.int64)
-                mask[line, : len(row)] = True
+        for batch, ids, mask in longest_first(rows, self.batch_size, 0 if pad is None else int(pad)):
             with torch.no_grad():
                 values = sequence_scores(self.model, ids.to(device), mask.to(device))
             for index, value in zip(batch, values.float().tolist(), strict=True):

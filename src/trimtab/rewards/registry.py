@@ -10,7 +10,7 @@ from typing import Any
 
 from trimtab.config import RewardSpec
 from trimtab.errors import RewardError, nearest
-from trimtab.rewards import business, rules, variety
+from trimtab.rewards import business, process_checks, rules, variety
 from trimtab.rewards.base import Reward
 from trimtab.rewards.code_tests import code_reward
 from trimtab.rewards.combine import CombinedReward
@@ -29,9 +29,10 @@ from trimtab.rewards.user_file import is_user_file
 
 @dataclass
 class _Context:
-    """What the builders share: the configured reward model, loaded once and only when one asks for it."""
+    """What the builders share: the configured reward models, loaded once and only when one asks for them."""
 
     reward_model: Any  # a directory, a LearnedReward, or None
+    process_reward: Any = None  # a directory, a ProcessReward, or None
     device: str | None = None
     loaded: dict[str, Any] = field(default_factory=dict)
 
@@ -49,15 +50,36 @@ class _Context:
                 f"Reward {wanted_by} needs a reward model: run the reward_model stage first, or give its "
                 "directory as rl.reward_model."
             )
-        if isinstance(source, LearnedReward):
-            first = source
-        else:
-            if str(source) not in self.loaded:
-                self.loaded[str(source)] = LearnedReward(source, device=self.device)
-            first = self.loaded[str(source)]
-        reward = copy.copy(first)  # the model is shared, the settings are not
-        for key, value in settings.items():
-            setattr(reward, key, value)
+        return self._shared(LearnedReward, source, settings)
+
+    def process(self, path: str | None = None, **settings: Any) -> Reward:
+        """A ProcessReward on the configured (or the given) process reward model.
+
+        Raises:
+            RewardError: none is configured, or a setting is not usable.
+        """
+        from trimtab.rewards.process_reward import ProcessReward
+
+        source = path or self.process_reward
+        if source is None:
+            raise RewardError(
+                "Reward process_reward needs a process reward model: run the process_reward stage first, or "
+                "give its directory as the option path."
+            )
+        reward = self._shared(ProcessReward, source, settings)
+        reward.check_settings()
+        return reward
+
+    def _shared(self, kind: Any, source: Any, settings: dict[str, Any]) -> Any:
+        """A copy of the loaded ``kind``: the model is shared, the settings are not."""
+        if not isinstance(source, kind):
+            key = f"{kind.__name__} {source}"
+            if key not in self.loaded:
+                self.loaded[key] = kind(source, device=self.device)
+            source = self.loaded[key]
+        reward = copy.copy(source)
+        for name, value in settings.items():
+            setattr(reward, name, value)
         return reward
 
 
@@ -79,6 +101,20 @@ def _reward_model(
     )
 
 
+def _process_reward(
+    context: _Context,
+    path: str | None = None,
+    aggregate: str = "min",
+    separator: str | None = None,
+    batch_size: int = 16,
+    max_length: int = 1024,
+) -> Reward:
+    settings: dict[str, Any] = {"aggregate": aggregate, "batch_size": batch_size, "max_length": max_length}
+    if separator is not None:  # else as in training
+        settings["separator"] = separator
+    return context.process(path, **settings)
+
+
 def _plain(build: Callable[..., Reward]) -> Callable[..., Reward]:
     """A builder that needs nothing of the context; its options are those of ``build``."""
 
@@ -97,6 +133,10 @@ def _arithmetic(column: str = "answer") -> Reward:
 REWARDS: dict[str, Callable[..., Reward]] = {
     "sales": _sales,
     "reward_model": _reward_model,
+    "process_reward": _process_reward,
+    "has_reasoning": _plain(process_checks.has_reasoning),
+    "consistent_reasoning": _plain(process_checks.consistent_reasoning),
+    "no_copied_prompt": _plain(process_checks.no_copied_prompt),
     "exact_match": _plain(rules.exact_match),
     "regex": _plain(rules.regex),
     "length": _plain(rules.length),
@@ -127,6 +167,7 @@ def build_reward(
     specs: Sequence[RewardSpec],
     *,
     reward_model: Any = None,
+    process_reward: Any = None,
     clip: float | None = None,
     device: str | None = None,
 ) -> CombinedReward:
@@ -135,6 +176,7 @@ def build_reward(
     Args:
         specs: entries of ``rl.rewards``: a name of REWARDS or ``FILE.py:function``, with weight and options.
         reward_model: directory of a reward model (or a LearnedReward), for the rewards that use one.
+        process_reward: directory of a process reward model (or a ProcessReward), for rewards that use one.
         clip: bound of the sum, before anything normalises it (``rl.reward_clip``).
         device: where reward models are loaded (``model.device``); None is its default.
 
@@ -145,7 +187,7 @@ def build_reward(
         >>> build_reward([RewardSpec(name="sales"), RewardSpec(name="language", weight=0.1)]).names
         ['sales', 'language']
     """
-    context = _Context(reward_model, device)
+    context = _Context(reward_model, process_reward, device)
     gates = [number for number, spec in enumerate(specs) if spec.gate]
     constraints = {number: spec.constraint for number, spec in enumerate(specs) if spec.constraint}
     components = [(_build_one(spec, context), spec.weight) for spec in specs]
@@ -165,6 +207,11 @@ def describe_sandbox(specs: Sequence[RewardSpec]) -> dict[str, Any]:
     """What a run's manifest says of the sandbox of the reward ``code``; empty where none is one."""
     wanted = [str(spec.options.get("sandbox", "auto")) for spec in specs if spec.name == "code"]
     return {"sandbox": describe_choice(wanted[0])} if wanted else {}
+
+
+def uses_process_reward(specs: Sequence[RewardSpec]) -> bool:
+    """Whether any of these rewards asks for the recipe's own process reward model."""
+    return any(spec.name == "process_reward" and "path" not in spec.options for spec in specs)
 
 
 def _build_one(spec: RewardSpec, context: _Context) -> Reward:

@@ -120,6 +120,9 @@ METRICS: dict[str, Metric] = {
     "rm/accuracy": Metric("share", "Pairs whose chosen response scores higher.", (0.6, None)),
     "rm/margin": Metric("reward", "Mean of score(chosen) minus score(rejected)."),
     "rm/ece": Metric("share", "Expected calibration error of the preference probability.", (None, 0.1)),
+    "prm/accuracy": Metric("share", "Steps judged as their label says.", (0.6, None)),
+    "prm/ece": Metric("share", "Expected calibration error of the probability of a right step.", (None, 0.1)),
+    "prm/first_error_accuracy": Metric("share", "Solutions whose first wrong step, or none, is found."),
 }
 
 

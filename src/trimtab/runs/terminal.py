@@ -29,6 +29,7 @@ from trimtab.runs.sparkline import sparkline
 SHOWN: dict[str, str] = {
     "reward": "reward/mean",
     "accuracy": "rm/accuracy",
+    "steps right": "prm/accuracy",
     "kl": "kl/ref",
     "entropy": "policy/entropy",
     "loss": "loss/total",

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
+from trimtab.data import Stepwise
 from trimtab.errors import DataError, nearest
 from trimtab.rewards.base import Reward
 from trimtab.tasks.arithmetic import ArithmeticTask
+from trimtab.tasks.chain import ChainTask
 from trimtab.tasks.code import CodeTask
 from trimtab.tasks.sales_logic import SalesLogicTask
 from trimtab.types import Prompt
@@ -83,6 +85,7 @@ def _reasoning_gym(dataset: str = "chain_sum", style: str = "tags", **options: s
 
 TASKS: dict[str, Callable[..., Task]] = {
     "arithmetic": ArithmeticTask,
+    "chain": ChainTask,
     "code": CodeTask,
     "reasoning_gym": _reasoning_gym,
     "sales": SalesTask,
@@ -137,3 +140,18 @@ def load_task_prompts(source: str, split: str, count: int, seed: int) -> list[Pr
         DataError: as :func:`load_task`, or an unknown split.
     """
     return load_task(source).prompts(split, count, seed)
+
+
+def load_task_solutions(source: str, split: str, count: int, seed: int) -> list[Stepwise]:
+    """Return ``count`` solutions with labelled steps of ``task:NAME``, for a process reward model.
+
+    Raises:
+        DataError: as :func:`load_task_prompts`, or a task that makes no solutions.
+    """
+    task = load_task(source)
+    make = getattr(task, "solutions", None)
+    if make is None:
+        known = ", ".join(sorted(name for name, kind in TASKS.items() if hasattr(kind, "solutions")))
+        raise DataError(f"Task {task.name} makes no labelled solutions; choose one of: {known}.")
+    solutions: list[Stepwise] = make(split, count, seed)
+    return solutions

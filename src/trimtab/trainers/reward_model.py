@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,8 +16,9 @@ from trimtab.functional import bradley_terry_loss, expected_calibration_error
 from trimtab.models.forward import sequence_scores
 from trimtab.models.lora import load_trainable_state, trainable_state
 from trimtab.models.optim import MasterAdamW, learning_rate_at
+from trimtab.models.padded import padded
 from trimtab.rewards.learned import encode_for_reward
-from trimtab.trainers.batching import pad_rows
+from trimtab.trainers.held_out import split_by_prompt
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Phases, Stage, total_steps
 
@@ -112,16 +112,7 @@ def split_preferences(
         raise DataError(
             f"{config.data} has {len(rows)} usable preference pair(s); give at least 2 whose sides differ."
         )
-    by_prompt: dict[str, list[Preference]] = {}
-    for row in rows:
-        by_prompt.setdefault(row.prompt[-1]["content"], []).append(row)
-    prompts = list(by_prompt)
-    random.Random(derive_seed(seed, "held-out")).shuffle(prompts)
-    count = max(1, round(len(prompts) * config.held_out))
-    if len(prompts) == 1:
-        return rows[1:], rows[:1]
-    held_out = [row for prompt in prompts[:count] for row in by_prompt[prompt]]
-    return [row for prompt in prompts[count:] for row in by_prompt[prompt]], held_out
+    return split_by_prompt(rows, lambda row: row.prompt[-1]["content"], config.held_out, seed)
 
 
 def encode_preference(tokenizer: Any, row: Preference, max_length: int) -> EncodedPreference:
@@ -134,10 +125,7 @@ def encode_preference(tokenizer: Any, row: Preference, max_length: int) -> Encod
 
 def score_rows(model: nn.Module, rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
     """Scores ``[len(rows)]`` of token rows, right-padded; on the model's device."""
-    width = max(len(row) for row in rows)
-    ids = pad_rows(rows, width, torch.int64, pad_id)
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = torch.arange(width).unsqueeze(0) < lengths.unsqueeze(1)
+    ids, mask = padded(rows, pad_id)
     device = next(model.parameters()).device
     return sequence_scores(model, ids.to(device), mask.to(device))
 

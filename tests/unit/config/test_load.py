@@ -177,11 +177,12 @@ def test_missing_table_keys_and_files(tmp_path: Path) -> None:
 
 
 def test_output_moves_everything(recipe_file: Path) -> None:
-    """R3: `--output DIR` gives DIR/sft, DIR/rm, DIR/policy, DIR/run and DIR/summary.json."""
+    """R3: `--output DIR` gives DIR/sft, DIR/rm, DIR/prm, DIR/policy, DIR/run and DIR/summary.json."""
     paths = load_recipe(recipe_file, output="there").paths
     assert paths.model_dump() == {
         "sft": "there/sft",
         "reward_model": "there/rm",
+        "process_reward": "there/prm",
         "policy": "there/policy",
         "run": "there/run",
         "summary": "there/summary.json",

@@ -5,10 +5,11 @@ import pytest
 from trimtab.config import RewardSpec
 from trimtab.errors import RewardError
 from trimtab.rewards import REWARDS, LearnedReward, build_reward
+from trimtab.rewards.process_reward import ProcessReward
 from trimtab.rewards.registry import uses_reward_model
 
 from .bad_server import dead_address
-from .toy import sample, toy_reward_model, toy_tokenizer
+from .toy import sample, toy_process_model, toy_reward_model, toy_tokenizer
 
 
 def spec(name, weight=1.0, **options):
@@ -41,7 +42,9 @@ def test_every_name_is_buildable_or_says_what_it_needs(learned):
     nobody = {"url": dead_address(), "retries": 0}
     needs |= {"remote": nobody, "judge": {**nobody, "model": "m", "cache": "off"}}
     for name in REWARDS:
-        reward = build_reward([spec(name, **needs.get(name, {}))], reward_model=learned)
+        process = ProcessReward(toy_process_model(), learned.tokenizer)
+        given = [spec(name, **needs.get(name, {}))]
+        reward = build_reward(given, reward_model=learned, process_reward=process)
         assert len(reward.score([sample("1", answer="1")])) == 1
 
 
@@ -53,6 +56,7 @@ def test_every_name_is_buildable_or_says_what_it_needs(learned):
         (spec("regex"), "needs the option 'pattern'"),
         (spec("reward_model"), "needs a reward model"),
         (spec("sales", relevance=True), "needs a reward model"),
+        (spec("process_reward"), "needs a process reward model"),
         (spec("length", low="a"), "wrong type"),
         (spec("nowhere.py:f"), "There is no file"),
     ],

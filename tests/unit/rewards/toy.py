@@ -59,3 +59,29 @@ def toy_reward_model(seed: int = 0, max_positions: int = 512) -> Any:
             if parameter.ndim >= 2:
                 parameter.normal_(std=0.3)
     return model
+
+
+def toy_process_model(labels: int = 1, seed: int = 0, max_positions: int = 512) -> Any:
+    """A random token classifier."""
+    import torch
+    from transformers import LlamaConfig, LlamaForTokenClassification
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=259,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=max_positions,
+        num_labels=labels,
+        pad_token_id=0,
+        eos_token_id=2,
+        architectures=["LlamaForTokenClassification"],
+    )
+    model = LlamaForTokenClassification(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(std=0.3)
+    return model

@@ -18,6 +18,8 @@ from trimtab.data import (
 )
 from trimtab.data.overlap import describe_overlap
 from trimtab.errors import TrimtabError
+from trimtab.pipeline.sources import solutions_for
+from trimtab.rewards.steps import NUMBERED, split_steps
 from trimtab.types import Message, Prompt
 
 if TYPE_CHECKING:
@@ -57,6 +59,29 @@ def check_preferences(recipe: Recipe) -> Iterator[CheckLine]:
         yield CheckLine("warn", "length bias", f"the longer side is chosen in {longer:.0%} of the pairs", fix)
     else:
         yield CheckLine("pass", "length bias", f"the longer side is chosen in {longer:.0%} of the pairs")
+
+
+def check_solutions(recipe: Recipe) -> Iterator[CheckLine]:
+    """The labelled solutions: loadable, of both labels, and split in RL into the steps that are labelled."""
+    assert recipe.process_reward is not None
+    config, name = recipe.process_reward, "process_reward.data"
+    rows = solutions_for(config, recipe.seed)
+    labels = [label >= 0.5 for row in rows for label in row.labels]
+    right = sum(labels) / len(labels)
+    found = f"{config.data}: {len(rows)} solutions, {len(labels)} steps, {right:.0%} of them right"
+    if right in (0.0, 1.0):
+        yield CheckLine("fail", name, found, "steps of both labels are needed, or there is nothing to learn")
+    else:
+        yield CheckLine("pass", name, found)
+    joint = "\n" if config.separator == NUMBERED else config.separator
+    other = sum(
+        split_steps(joint.join(row.steps), config.separator) != [step.strip() for step in row.steps]
+        for row in rows
+    )
+    if other:
+        found = f"{other} of {len(rows)} solutions would be split into other steps in RL"
+        fix = "choose process_reward.separator so that a step ends where the data end it"
+        yield CheckLine("warn", "process_reward.separator", found, fix)
 
 
 def length_bias(pairs: Sequence[Preference]) -> float:

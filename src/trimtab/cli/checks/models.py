@@ -20,6 +20,8 @@ def first_model(recipe: Recipe) -> str:
         return recipe.sft.model or recipe.model.path
     if recipe.reward_model is not None:
         return recipe.reward_model.model or recipe.model.path
+    if recipe.process_reward is not None:
+        return recipe.process_reward.model or recipe.model.path
     return (recipe.rl.model if recipe.rl else None) or recipe.model.path
 
 

@@ -29,6 +29,7 @@ def estimate_memory(recipe: Recipe, num_parameters: int, bytes_each: int) -> flo
     rl = recipe.rl
     learners = 1 + (rl is not None and rl.algorithm == "ppo" and rl.ppo.critic == "separate")
     frozen = 0 if rl is None else 1 + (recipe.reward_model is not None or rl.reward_model is not None)
+    frozen += rl is not None and any(spec.name == "process_reward" for spec in rl.rewards)
     weights = num_parameters * (learners * (bytes_each + OPTIMIZER_BYTES) + frozen * bytes_each)
     return weights * 1.2 + 0.5 * GIB  # activations, and Python with torch
 

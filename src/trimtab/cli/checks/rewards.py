@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from trimtab.cli.checks.line import CheckLine
+from trimtab.cli.checks.models import is_there
 from trimtab.config import Recipe
-from trimtab.rewards.registry import build_reward, uses_reward_model
+from trimtab.rewards.process_reward import load_process_card
+from trimtab.rewards.registry import build_reward, uses_process_reward, uses_reward_model
 from trimtab.types import Prompt, Sample
 
 TRIED = 4
@@ -23,6 +25,23 @@ def check_rewards(recipe: Recipe, prompts: Sequence[Prompt], reward_model: str |
     """Build ``rl.rewards`` and score four samples; ``reward_model`` is None where it is not trained yet."""
     assert recipe.rl is not None
     specs = recipe.rl.rewards
+    process_reward = recipe.paths.process_reward if uses_process_reward(specs) else None
+    if process_reward is not None and not is_there(process_reward):
+        if recipe.process_reward is None:
+            fix = "add a table [process_reward], or give its directory as the option path"
+            found = f"process_reward needs a process reward model and there is none at {process_reward}"
+            yield CheckLine("fail", "rl.rewards", found, fix)
+            return
+        specs = [spec for spec in specs if spec.name != "process_reward" or "path" in spec.options]
+        found = "the process reward model is trained by this recipe, so its part is left out here"
+        yield CheckLine("warn", "rl.rewards", found, "check again after the stage process_reward")
+        if not specs:
+            return
+        process_reward = None
+    elif process_reward is not None:
+        card = load_process_card(process_reward)
+        found = f"{process_reward}: first error found in {card.get('first_error_accuracy', 0):.0%} held out"
+        yield CheckLine("pass", "process reward model", found)
     names = ", ".join(f"{spec.weight:g}×{spec.name}" for spec in specs)
     if uses_reward_model(specs) and reward_model is None:
         if recipe.reward_model is None:
@@ -36,7 +55,11 @@ def check_rewards(recipe: Recipe, prompts: Sequence[Prompt], reward_model: str |
         if not specs:
             return
     reward = build_reward(
-        specs, reward_model=reward_model, clip=recipe.rl.reward_clip, device=recipe.model.device
+        specs,
+        reward_model=reward_model,
+        process_reward=process_reward,
+        clip=recipe.rl.reward_clip,
+        device=recipe.model.device,
     )
     samples = [Sample(prompt, answer) for prompt, answer in zip(prompts[:TRIED], ANSWERS, strict=False)]
     results = reward.score(samples)
