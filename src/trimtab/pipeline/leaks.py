@@ -10,7 +10,7 @@ from trimtab.config.recipe import STAGES, Stage
 from trimtab.data import find_overlap, load_pairs, load_preferences, refuse_overlap
 from trimtab.data.overlap import Overlap, text_of
 from trimtab.data.rows import Pair
-from trimtab.pipeline.sources import TASK, prompts_for
+from trimtab.pipeline.sources import TASK, prompts_for, solutions_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,9 @@ def load_texts(recipe: Recipe, key: str) -> TextSet:
         texts = [_pair_text(pair) for pair in load_pairs(source)]
     elif key == "reward_model.data":
         texts = [text_of(pair.prompt) for pair in load_preferences(source)]
+    elif key == "process_reward.data":
+        assert recipe.process_reward is not None
+        texts = [text_of(row.prompt) for row in solutions_for(recipe.process_reward, recipe.seed)]
     else:
         is_hidden = key in _HELD_OUT
         prompts = prompts_for(source, "hidden" if is_hidden else "train", recipe.seed)
@@ -80,7 +83,12 @@ def load_texts(recipe: Recipe, key: str) -> TextSet:
     return TextSet(key, source, tuple(texts))
 
 
-_TRAINED: dict[Stage, str] = {"sft": "sft.data", "reward_model": "reward_model.data", "rl": "rl.data"}
+_TRAINED: dict[Stage, str] = {
+    "sft": "sft.data",
+    "reward_model": "reward_model.data",
+    "process_reward": "process_reward.data",
+    "rl": "rl.data",
+}
 _HELD_OUT = ("rl.hidden_data", "eval.data")
 
 

@@ -108,6 +108,7 @@ def run_process_reward(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """Train a process reward model from the SFT model (or `process_reward.model`)."""
     config = recipe.process_reward
     assert config is not None
+    refuse_leaks(recipe, ("process_reward",))
     path = config.model or sft_model(recipe)
     tokenizer = load_tokenizer(path, recipe.model.chat_template)
     model = load_token_classifier(

@@ -21,6 +21,7 @@ SECRET = "something else entirely 1"  # a hidden prompt of the tiny recipe
     [
         ("sft", "data", {"prompt": SECRET.upper(), "completion": "a"}),
         ("reward_model", "data", {"prompt": SECRET, "chosen": "a", "rejected": "b"}),
+        ("process_reward", "data", {"prompt": SECRET, "completions": ["a"], "labels": [True]}),
         ("rl", "data", {"prompt": SECRET + "!"}),
     ],
 )
