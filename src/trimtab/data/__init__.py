@@ -2,7 +2,7 @@
 
 from trimtab.data.chat import encode_prompt, render, turn_end
 from trimtab.data.columns import SHAPES, Shape, recognise
-from trimtab.data.overlap import Overlap, find_overlap, refuse_overlap
+from trimtab.data.overlap import Overlap, find_equal, find_overlap, refuse_overlap
 from trimtab.data.pairs import EncodedPair, encode_pair
 from trimtab.data.preferences import Preference
 from trimtab.data.rows import Pair, load_pairs, load_preferences, load_prompts
@@ -22,6 +22,7 @@ __all__ = [
     "Stepwise",
     "encode_pair",
     "encode_prompt",
+    "find_equal",
     "find_overlap",
     "load_pairs",
     "load_preferences",

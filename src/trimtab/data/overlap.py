@@ -62,19 +62,36 @@ def find_overlap(train: Sequence[str], hidden: Sequence[str], threshold: float =
     return sorted(found, key=lambda overlap: (overlap.hidden_index, overlap.train_index))
 
 
+def find_equal(train: Sequence[str], hidden: Sequence[str]) -> list[Overlap]:
+    """Return the pairs that are equal after normalisation: for families of tasks, which are alike by design.
+
+    Example:
+        >>> find_equal(["What is 2+2?", "What is 2+3?"], ["what is 2+3"])
+        [Overlap(train_index=1, hidden_index=0, similarity=1.0)]
+    """
+    known: dict[str, list[int]] = defaultdict(list)
+    for index, text in enumerate(train):
+        known[normalise(text)].append(index)
+    return [
+        Overlap(train_index, hidden_index, 1.0)
+        for hidden_index, text in enumerate(hidden)
+        for train_index in known.get(normalise(text), ())
+    ]
+
+
 def refuse_overlap(
     train: Sequence[str],
     hidden: Sequence[str],
-    threshold: float = 0.9,
+    found: Sequence[Overlap] | None = None,
     *,
     names: tuple[str, str] = ("the training data", "the hidden data"),
 ) -> None:
-    """Raise when a hidden text is in the training data.
+    """Raise when a hidden text is in the training data; ``found`` are the pairs where they are known already.
 
     Raises:
         DataError: with the number of hidden texts concerned and up to three examples, both texts shown.
     """
-    found = find_overlap(train, hidden, threshold)
+    found = find_overlap(train, hidden) if found is None else found
     if found:
         fix = f"remove these rows from {names[0]}"
         raise DataError(f"{describe_overlap(found, train, hidden, names)}; {fix}.")

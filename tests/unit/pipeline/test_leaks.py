@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from trimtab.config import build_recipe
 from trimtab.errors import DataError
 from trimtab.pipeline import run_pipeline
 from trimtab.pipeline.leaks import guarded_pairs, refuse_leaks
+from trimtab.tasks.registry import load_task_prompts
 
 SECRET = "something else entirely 1"  # a hidden prompt of the tiny recipe
 
@@ -45,6 +47,20 @@ def test_the_evaluation_is_kept_apart_from_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"texts of eval\.data .* are also in rl\.hidden_data"):
         refuse_leaks(changed(tree, eval={"data": str(final)}), ("eval",))
     refuse_leaks(changed(tree, eval={"data": tree["rl"]["hidden_data"]}))
+
+
+def test_problems_of_a_task_may_be_alike(tmp_path: Path) -> None:
+    """R20: SFT rows that show a task's form differ from its hidden problems by a digit, and are no leak; the
+    hidden problem itself is one."""
+    source = "task:arithmetic?digits=2&language=en"
+    hidden = load_task_prompts("arithmetic?digits=2&language=en", "hidden", 50, 3)
+    texts = [prompt.text for prompt in load_task_prompts("arithmetic?digits=2&language=en", "train", 50, 3)]
+    for extra, leaks in ((texts[0], False), (hidden[7].text.upper(), True)):
+        rows = [{"prompt": text, "completion": "4"} for text in [*texts, extra]]
+        path = write_lines(tmp_path / "shown.jsonl", rows)
+        recipe = changed(tiny_tree(tmp_path), sft={"data": path}, rl={"data": source, "hidden_data": source})
+        with pytest.raises(DataError, match="is row 50") if leaks else nullcontext():
+            refuse_leaks(recipe, ("sft",))
 
 
 def test_splits_of_one_task_are_disjoint_by_construction() -> None:
