@@ -93,7 +93,7 @@ def test_enough_prompts(path: Path) -> None:
 
 @each_recipe
 def test_hidden_prompts_are_hidden(path: Path) -> None:
-    """R20: a run of the recipe is not refused: nothing hidden is trained on, in any stage, not even nearly."""
+    """R20: the recipe is not refused: nothing hidden is trained on in any stage, not even nearly."""
     refuse_leaks(load_recipe(path))
 
 
