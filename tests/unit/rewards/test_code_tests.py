@@ -98,13 +98,14 @@ class Scripted:
 
 
 def test_what_is_expected_never_enters_the_sandbox() -> None:
-    """Cases are asked without outputs; a share is paid with ``partial`` only; hidden cases count."""
+    """Cases are asked without outputs; a share is paid with ``partial`` only; equal programs run once."""
     half = RunResult({0: {"value": 2}, 1: {"output": "3"}})
     whole = RunResult({0: {"value": 2}, 1: {"output": "2\n"}})
     pool = Scripted(half, whole)
     strict = CodeReward(pool)  # type: ignore[arg-type]
-    results = strict.score([sample("x", CASES), sample("x", CASES), sample("```python\n", CASES)])
-    assert [result.value for result in results] == [0.0, 1.0, 0.0]
+    results = strict.score([sample(text, CASES) for text in ("x", "y", "```python\n", "x")])
+    assert [result.value for result in results] == [0.0, 1.0, 0.0, 0.0]
+    assert len(pool.asked) == 2
     assert pool.asked[0]["cases"] == [{"fn": "f", "args": [1]}, {"input": "1"}]
     partial = CodeReward(Scripted(half), partial=True)  # type: ignore[arg-type]
     assert partial.score([sample("x", CASES)])[0].value == 0.5
