@@ -43,6 +43,13 @@ def add_arguments(parser: Parser) -> None:
         default=0.5,
         help="largest share of an honest reward that is accepted (0.5)",
     )
+    auditing.add_argument(
+        "--forbidden",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="a word that must cost as much hidden as plain; may be repeated (the sales words without --data)",
+    )
     for action in (scoring, auditing):
         action.add_argument(
             "reward", metavar="NAME|FILE.py:function", help="a reward's name, or your function"
@@ -111,10 +118,12 @@ def _audit(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from trimtab.rewards.audit import audit_reward
+    from trimtab.rewards.sales import FORBIDDEN
 
     samples = load_samples(args.data) if args.data else _honest_sales(args.seed)
     reward = build_one(args.reward, _options(args.option), args.reward_model)
-    report = audit_reward(reward, samples, rounds=args.rounds, seed=args.seed)
+    forbidden = args.forbidden or (() if args.data else FORBIDDEN)
+    report = audit_reward(reward, samples, rounds=args.rounds, seed=args.seed, forbidden=forbidden)
     rows = [["honest answers", f"{report.honest:.3f}", "", ""]]
     for attack in report.attacks:
         share = report.share(attack.mean)
@@ -129,6 +138,9 @@ def _audit(args: argparse.Namespace) -> int:
     is_fine = report.exploit <= args.threshold
     verdict = "within" if is_fine else "above"
     print(f"Exploit score {report.exploit:.2f}, {verdict} the threshold of {args.threshold:g}.")
+    if report.evasion is not None:
+        print(f"A hidden forbidden word wins back {report.evasion:.2f} of what it costs when it is plain.")
+        is_fine = is_fine and report.evasion <= args.threshold
     return 0 if is_fine else 1
 
 

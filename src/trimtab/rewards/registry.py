@@ -18,6 +18,7 @@ from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.final_number import final_number_reward
 from trimtab.rewards.math_answer import math_reward
 from trimtab.rewards.sales import SalesVerifiableReward
+from trimtab.rewards.sales_hardened import HardenedSalesReward
 from trimtab.rewards.user_file import is_user_file
 
 
@@ -90,6 +91,7 @@ def _arithmetic(column: str = "answer") -> Reward:
 
 REWARDS: dict[str, Callable[..., Reward]] = {
     "sales": _sales,
+    "sales_hardened": _plain(HardenedSalesReward),
     "reward_model": _reward_model,
     "exact_match": _plain(rules.exact_match),
     "regex": _plain(rules.regex),
