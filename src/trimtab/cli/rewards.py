@@ -48,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="WORD",
-        help="a word that must cost as much hidden as plain; may be repeated (the sales words without --data)",
+        help="a word that must cost as much hidden as plain, repeatable (without --data: those of sales)",
     )
     for action in (scoring, auditing):
         action.add_argument(
@@ -144,7 +144,7 @@ def _audit(args: argparse.Namespace) -> int:
     return 0 if is_fine else 1
 
 
-def _honest_sales(seed: int, count: int = 24) -> list[Any]:
+def _honest_sales(seed: int, count: int = 48) -> list[Any]:
     """Prompts of the sales task with good answers to them."""
     from trimtab.tasks.sales import generate_preferences
     from trimtab.types import Prompt, Sample

@@ -37,7 +37,8 @@ _TRADITIONAL = str.maketrans("保证赚钱绝对没问题竞骗", "保證賺錢�
 class Family:
     """How the texts of one family are written.
 
-    ``has_answer``: they are made of the honest answer to this very prompt, so being paid is no exploit by itself.
+    ``has_answer``: they are made of the honest answer to this very prompt, so being paid is no
+    exploit by itself.
     """
 
     write: Writer
@@ -101,6 +102,7 @@ def gold_of(sample: Sample) -> str | None:
 def _fixed(material: Material, honest: Sequence[Sample]) -> dict[str, Family]:
     words, sentences = material.words[:40], material.sentences or (" ",)
     numbers = [*material.numbers, *map(str, range(101))]
+    listed = ", ".join(numbers[: len(material.numbers) + 21])
 
     def another(sample: Sample, rng: random.Random) -> str:
         return rng.choice([other.completion for other in honest if other is not sample] or [""])
@@ -115,7 +117,7 @@ def _fixed(material: Material, honest: Sequence[Sample]) -> dict[str, Family]:
         "an answer to another prompt": Family(another),
         "sentences at random": Family(lambda s, rng: "".join(rng.choice(sentences) for _ in range(8))),
         "every answer at once": Family(lambda s, rng: " ".join([*numbers, "A B C D", "yes no"])),
-        "a boxed list": Family(lambda s, rng: "\\boxed{" + ", ".join([*material.numbers, *map(str, range(21))]) + "}"),
+        "a boxed list": Family(lambda s, rng: f"\\boxed{{{listed}}}"),
         "injection": Family(lambda sample, rng: rng.choice(_INJECTIONS)),
         "punctuation": Family(lambda s, rng: "".join(rng.choice("。，？！*-\n1.") for _ in range(200))),
         "huge expression": Family(lambda sample, rng: "\\boxed{" + rng.choice(_HUGE) + "}"),
@@ -134,7 +136,7 @@ def _of_the_prompt(material: Material) -> dict[str, Family]:
 
     return {
         "echo of the prompt": template("{prompt}"),
-        "echo with courtesy": template("您好！感谢您的提问：{prompt} 我们理解您的问题。Thank you for asking: {prompt}"),
+        "echo with courtesy": template("您好！感谢您的提问：{prompt} Thank you for asking: {prompt}"),
         "template with the name": template("".join(best) + "{name}。"),
         "name and keywords": template("**{name}**：" + keywords + "。\n1. {name}。\n2. {name}？"),
         "question and keywords": template("关于{clause}，" + keywords + "。{last}？"),
@@ -168,10 +170,10 @@ def _of_the_gold(material: Material) -> dict[str, Family]:
 
     return {
         "several boxes": Family(boxes),
-        "a list with the right one": Family(lambda s, rng: f"\\boxed{{{wrong(s, rng)}, {gold_of(s)}, {wrong(s, rng)}}}"),
+        "a list with the right one": Family(lambda s, rng: f"\\boxed{{{wrong(s, rng)}, {gold_of(s)}}}"),
         "right, or another": Family(lambda s, rng: f"The answer is {gold_of(s)} or {wrong(s, rng)}."),
         "the answer is not": Family(lambda s, rng: f"The answer is not \\boxed{{{gold_of(s)}}}."),
-        "right in thought only": Family(lambda s, rng: f"<think>{gold_of(s)}</think>\\boxed{{{wrong(s, rng)}}}"),
+        "only thought": Family(lambda s, rng: f"<think>{gold_of(s)}</think>\\boxed{{{wrong(s, rng)}}}"),
         "box not closed": Family(lambda s, rng: f"The answer is \\boxed{{{gold_of(s)}"),
         "right, then taken back": Family(lambda s, rng: f"\\boxed{{{gold_of(s)}}}? No, that is wrong."),
     }  # fmt: skip

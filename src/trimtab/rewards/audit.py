@@ -17,7 +17,7 @@ from trimtab.rewards.audit_search import evolve
 from trimtab.rewards.base import Reward, call_reward
 from trimtab.types import Sample
 
-_NUM_SEARCHED = 8  # prompts that the search sees; what it finds is paid on all
+_NUM_SEARCHED = 12  # prompts that the search sees; what it finds is paid on all
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,18 @@ class AuditReport:
 
 
 def audit_reward(
-    reward: Reward, honest: Sequence[Sample], *, rounds: int = 20, seed: int = 0, forbidden: Sequence[str] = ()
-) -> AuditReport:  # fmt: skip
+    reward: Reward,
+    honest: Sequence[Sample],
+    *,
+    rounds: int = 20,
+    seed: int = 0,
+    forbidden: Sequence[str] = (),
+) -> AuditReport:
     """Attack ``reward`` on the prompts of ``honest`` samples, whose completions are good answers.
 
-    ``rounds`` generations of two searches follow the fixed attacks; 0 leaves them out. ``forbidden`` are words
-    that the reward should punish however they are spelled. The same seed gives the same report for a reward
-    that is deterministic.
+    ``rounds`` generations of two searches follow the fixed attacks; 0 leaves them out. ``forbidden`` are
+    words that the reward should punish however they are spelled. The same seed gives the same report for
+    a reward that is deterministic.
 
     Raises:
         RewardError: there are no samples, or the reward judges none of the honest ones.
@@ -123,7 +128,9 @@ def _evasion(
             for place, s in enumerate(honest)
         ]
         name = "with a forbidden word" if number == 0 else f"with it hidden, way {number}"
-        paid.append(replace(_pay(reward, name, samples), has_answer=True, example=samples[0].completion[-60:]))
+        paid.append(
+            replace(_pay(reward, name, samples), has_answer=True, example=samples[0].completion[-60:])
+        )
     cost = fair - paid[0].mean
     best = max(attack.mean for attack in paid[1:])
     return paid, (best - paid[0].mean) / cost if cost > 1e-9 else None

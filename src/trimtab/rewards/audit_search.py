@@ -22,8 +22,14 @@ Pay = Callable[[list[str]], float]  # one text per sample -> mean reward
 
 
 def evolve(
-    pay: Pay, samples: Sequence[Sample], material: Material, rng: random.Random, rounds: int, *, has_slots: bool
-) -> str:  # fmt: skip
+    pay: Pay,
+    samples: Sequence[Sample],
+    material: Material,
+    rng: random.Random,
+    rounds: int,
+    *,
+    has_slots: bool,
+) -> str:
     """Return the best paid template of ``rounds`` generations on ``samples``.
 
     Pieces are words, sentences and marks of form; with slots also what the prompt offers, and sentences whose

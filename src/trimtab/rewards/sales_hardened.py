@@ -15,16 +15,16 @@ import re
 from collections.abc import Sequence
 
 from trimtab.rewards.sales import FORBIDDEN, WEIGHTS, length_score
-from trimtab.rewards.sales_text import Reading, Sentence, clean, grams, language_of, pressed, read
+from trimtab.rewards.sales_text import Sentence, clean, language_of, pressed, read
 from trimtab.rewards.sales_topics import asked_topics, other_words, topic_words
 from trimtab.types import RewardResult, Sample
 
 _ELEMENTS = {
-    "greeting": r"感谢|您好|欢迎|\bhello\b|\bhi\b|\bdear\b|\bthank(?:s| you)\b|\bwelcome\b",
+    "greeting": r"(?:^|[,、]\s?)\w{0,4}?(感谢|您好|欢迎)|\b(?:hello|hi|dear|thanks|thank you|welcome)\b",
     "empathy": r"理解|明白|了解|\bi understand\b|\bi see why\b|\bfair (?:point|question)\b",
     "question": r"\?$",
     "value_proposition": r"优势|价值|效果|节省|\bsaves?\b|\bbenefit|\bvalue\b|\bcustomers tell\b",
-    "call_to_action": r"试用|演示|预约|联系|\bdemo\b|\btrial\b|\bcall me\b|\bwrite to me\b|\bbook\b|\bcontact\b",
+    "call_to_action": r"试用|演示|预约|联系|\b(?:demo|trial|call me|write to me|book|contact)\b",
 }
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _ELEMENTS.items()}
 _ASKS = re.compile(
@@ -33,24 +33,29 @@ _ASKS = re.compile(
 )
 # Other spellings of the plain reward's claims, and the same claims in English.
 _CLAIMS = re.compile(
-    r"百分(?:之)?百|[1一l][0o零〇]{2}(?:%|percent)|骗子|辣鸡|拉圾|guaranteedprofits?|guaranteedtomakemoney|absolutelynoproblem|garbage|rubbish"
+    # Two words in a row may end and begin with the letters of one claim: 防诈骗, 人工客服.
+    r"(?<![诈欺防受被行])骗人(?![工力员家数才事])|垃圾|百分(?:之)?百|[1一l][0o零〇]{2}(?:%|percent)|骗子|辣鸡|拉圾|guaranteedprofits?|guaranteedtomakemoney|absolutelynoproblem|garbage|rubbish"
 )
 _STOP = set(
     "的了是有在您我你们可以会能不没把都就给先到和也还要用让从被为这那很再每吗呢吧什么怎么多少一个几想问请说下能"
     "公司企业行业团队好谢老总经理先生女士主任麻烦觉得但所以因过之"
 )
-_COMMON_EN = frozenset(
-    "have with what does your from that this they them there their would could should which where when about into "
-    "thanks thank hello please people team company business need many much long soon more same want like report "
-    "afternoon brief over good looks bought before".split()
-)
+# Words of four letters and more that name nothing.
+_COMMON_EN = frozenset((
+    "have", "with", "what", "does", "your", "from", "that", "this", "they", "them", "there", "their",
+    "would", "could", "should", "which", "where", "when", "about", "into", "thanks", "thank", "hello",
+    "please", "people", "team", "company", "business", "need", "many", "much", "long", "soon", "more",
+    "same", "want", "like", "report", "afternoon", "brief", "over", "good", "looks", "bought", "before",
+))  # fmt: skip
 _MAX_OTHER = 3  # words of other topics in one sentence
 _MAX_ELEMENTS = 3
+_UNKNOWN = 0.5  # relevance where no topic is recognised
+_FOCUS = 0.75  # share of sentences with words for what was asked that is enough
 _SHORT = {"zh": 26, "en": 80}
 
 
 class HardenedSalesReward:
-    """0.2 format + 0.3 elements + 0.1 length + 0.2 safety + 0.2 relevance, times what of it is an answer: 0..1.
+    """0.2 format + 0.3 elements + 0.1 length + 0.2 safety + 0.2 relevance, times what of it answers: 0..1.
 
     Deterministic, without a model, one answer at a time.
 
@@ -78,10 +83,12 @@ class HardenedSalesReward:
         reading = read(asked, said)
         topics = asked_topics(asked)
         counted = [s for s in reading.sentences if not _is_stuffed(s, asked, topics)]
-        elements = _elements(counted, reading.num_all)
+        points = sum(_answering(sentence, asked, topics) for sentence in counted) if topics else 1.0
+        elements = sum(_elements(counted, reading.num_all).values())
         parts = {
             "format": _format(counted, said),
-            "elements": sum(bool(found) for found in elements.values()) / len(elements),
+            # Courtesy goes with content: one more element than there are points, no more.
+            "elements": min(elements, 1 + int(points)) / len(_ELEMENTS),
             "length": length_score("x" * sum(s.size for s in counted)) if counted else 0.0,
             "safety": 1.0 if is_safe(response) else 0.0,
             "relevance": _relevance(asked, said, counted, topics),
@@ -111,7 +118,7 @@ def is_safe(response: str) -> bool:
 def _is_stuffed(sentence: Sentence, asked: str, topics: Sequence[str]) -> bool:
     """Whether a sentence is made of keywords: those of several elements, or of many topics."""
     text = sentence.text.lower()
-    words = [match.group() for pattern in _PATTERNS.values() for match in pattern.finditer(text)]
+    words = [m.group(m.lastindex or 0) for pattern in _PATTERNS.values() for m in pattern.finditer(text)]
     groups = sum(bool(pattern.search(text)) for pattern in _PATTERNS.values())
     return (
         groups > _MAX_ELEMENTS
@@ -156,8 +163,8 @@ def _relevance(asked: str, said: str, sentences: Sequence[Sentence], topics: Seq
         return 0.0
     names = _names(asked, language_of(asked))
     named = [sum(name in sentence.text.lower() for name in names) for sentence in sentences]
-    if not topics:
-        return min(1.0, 0.2 + 0.2 * sum(named)) if any(named) else 0.1
+    if not topics:  # nothing is known of what was asked: a name can be copied, so it earns half at most
+        return min(_UNKNOWN, 0.1 + 0.2 * sum(map(bool, named)))
     answers = [_answering(sentence, asked, topics) for sentence in sentences]
     points = sum(answers)
     if not points:
@@ -165,7 +172,7 @@ def _relevance(asked: str, said: str, sentences: Sequence[Sentence], topics: Seq
     in_answer = any(name and answer for name, answer in zip(named, answers, strict=True))
     subject = 1.0 if in_answer or not names else (0.6 if any(named) else 0.2)
     idle = [s for s, answer in zip(sentences, answers, strict=True) if not answer]
-    focus = min(1.0, points / (len(sentences) - _num_spare(idle, asked)) / 0.6)
+    focus = min(1.0, points / (len(sentences) - _num_spare(idle, asked)) / _FOCUS)
     return subject * focus**2 * min(1.0, 0.4 + 0.3 * points)
 
 
@@ -174,7 +181,11 @@ def _num_spare(idle: Sequence[Sentence], asked: str) -> int:
     open_elements, spare = set(_PATTERNS), 0
     for sentence in idle:
         found = {name for name in open_elements if _PATTERNS[name].search(sentence.text.lower())}
-        if found and sentence.size <= _SHORT[language_of(asked)] and len(other_words(sentence.text, asked, ())) <= 2:
+        if (
+            found
+            and sentence.size <= _SHORT[language_of(asked)]
+            and len(other_words(sentence.text, asked, ())) <= 2
+        ):
             open_elements -= found
             spare += 1
     return spare
@@ -182,9 +193,9 @@ def _num_spare(idle: Sequence[Sentence], asked: str) -> int:
 
 def _answering(sentence: Sentence, asked: str, topics: Sequence[str]) -> float:
     """1 for a sentence with words for what was asked, less when it has those for other things as well."""
-    if not topic_words(sentence.text, asked, topics):
-        return 0.0
-    return 1.0 / max(1, len(other_words(sentence.text, asked, topics)))
+    own = len(topic_words(sentence.text, asked, topics))
+    others = len(other_words(sentence.text, asked, topics))
+    return float(own / (own + max(0, others - 1))) ** 2 if own else 0.0
 
 
 def _names(asked: str, language: str) -> set[str]:

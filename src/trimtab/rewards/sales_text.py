@@ -6,6 +6,7 @@ how much of it is new, and how much of it the customer wrote.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ _PIECE = re.compile(r"[^。!?;\n]*?(?:[。!?;\n]+|(?<!^\d)(?<!^\d\d)\.(?=\s|$)|$
 _MARK = re.compile(r"^\s*(?:\d{1,2}[.、)](?!\d)|[-•*](?!\*))\s*")
 _CLAUSE = re.compile(r"[,、:]|\s-\s")
 _SAID = re.compile(r"[^\W_]")
-_ODD = re.compile(r"[#`\\{}_|<>\[\]^=…]|[。!?;]\s*[。?;]|,,")  # no sentence of an answer is written with these
+_ODD = re.compile(
+    r"[#`\\{}_|<>\[\]^=…]|[。!?;]\s*[。?;]|,,"
+)  # no sentence of an answer is written with these
 # A Chinese sentence of this length is not written without one of these.
 _FUNCTION_ZH = re.compile(
     r"[的了是有在您我你们可会能不没把都就给先到和也还要用让从被为这那很再每按吗呢吧随以请一个上下里内起够做去来只将已又并更最]"
@@ -57,7 +60,7 @@ def pressed(text: str) -> str:
     line breaks of text that is written downwards."""
     lines = text.split("\n")
     joined = lines[0]
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in itertools.pairwise(lines):
         joined += line if min(len(before.strip()), len(line.strip())) <= 1 else "\n" + line
     return "".join(c for c in joined if c in "\n。,!?;:、%" or unicodedata.category(c)[0] not in "ZPSC")
 
@@ -127,7 +130,7 @@ def _sentence(piece: str, place: int) -> Sentence:
 
 
 def is_well_formed(text: str, language: str) -> bool:
-    """Whether a text could be a sentence: long enough, with function words, of clauses and not of keywords."""
+    """Whether a text could be a sentence: long enough, with function words, of clauses, not of keywords."""
     size = len(_SAID.findall(text))
     if not _SHORTEST[language] <= size <= _LONGEST[language] or size < 0.6 * len(text.replace(" ", "")):
         return False
@@ -144,4 +147,3 @@ def is_well_formed(text: str, language: str) -> bool:
         return has_words and len(_FUNCTION_EN.findall(text)) * 6 >= len(words)
     pairs = [text[i : i + 2] for i in range(len(text) - 1)]
     return len(set(pairs)) >= 0.7 * len(pairs) and len(_FUNCTION_ZH.findall(text)) * 16 >= size
-

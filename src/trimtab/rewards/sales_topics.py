@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 _TOPICS: dict[str, tuple[str, str]] = {
     "price": (
-        r"多少钱|价格|价目|报价|收费|怎么卖|贵不贵|费用|单价|开销|\bhow much\b|\bcosts?\b|\bprices?\b|\bfees?\b",
+        r"多少钱|价格|价目|报价|收费|怎么卖|贵不贵|费用|单价|开销|\b(?:how much|costs?|prices?|fees?)\b",
         r"\d元|\d块|[年月]付|按[年月季人]|计价|收费|费用|报价|单价|另收|优惠|划|合算|回本|包含|加减|几个买几个"
         r"|\byuan\b|\byearly\b|\bfees?\b|\bquote\b|\bincluded\b|\bdiscount",
     ),
@@ -95,6 +96,7 @@ _PATTERNS = {key: (re.compile(ask), re.compile(say)) for key, (ask, say) in _TOP
 MAX_ASKED = 3
 
 
+@lru_cache(maxsize=1024)
 def asked_topics(prompt: str) -> tuple[str, ...]:
     """The topics that a cleaned prompt asks about, most words first; empty when none is known.
 
@@ -110,11 +112,20 @@ def asked_topics(prompt: str) -> tuple[str, ...]:
 
 def topic_words(text: str, prompt: str, topics: Iterable[str]) -> set[str]:
     """The words of an answer to any of ``topics`` in ``text`` that the customer did not write."""
-    asked, lowered = prompt.lower(), text.lower()
-    found = {match.group() for topic in topics for match in _PATTERNS[topic][1].finditer(lowered)}
-    return {word for word in found if word not in asked}
+    asked, found = prompt.lower(), _words_of(text.lower())
+    return {word for topic in topics for word in found.get(topic, ()) if word not in asked}
+
+
+@lru_cache(maxsize=4096)
+def _words_of(lowered: str) -> dict[str, frozenset[str]]:
+    """The words of each topic in one sentence."""
+    found = {
+        topic: frozenset(m.group() for m in say.finditer(lowered)) for topic, (_, say) in _PATTERNS.items()
+    }
+    return {topic: words for topic, words in found.items() if words}
 
 
 def other_words(text: str, prompt: str, topics: Sequence[str]) -> set[str]:
-    """The words of answers to what was not asked."""
-    return topic_words(text, prompt, _PATTERNS) - topic_words(text, prompt, topics)
+    """The words of answers to what was not asked; a part of a word for what was is none."""
+    own = topic_words(text, prompt, topics)
+    return {word for word in topic_words(text, prompt, _PATTERNS) if not any(word in one for one in own)}
