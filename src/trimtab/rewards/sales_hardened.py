@@ -177,15 +177,12 @@ def _relevance(asked: str, said: str, sentences: Sequence[Sentence], topics: Seq
 
 
 def _num_spare(idle: Sequence[Sentence], asked: str) -> int:
-    """How many sentences may answer nothing: one short one for each element."""
+    """How many sentences may answer nothing: one for each element, short and about nothing else."""
     open_elements, spare = set(_PATTERNS), 0
     for sentence in idle:
         found = {name for name in open_elements if _PATTERNS[name].search(sentence.text.lower())}
-        if (
-            found
-            and sentence.size <= _SHORT[language_of(asked)]
-            and len(other_words(sentence.text, asked, ())) <= 2
-        ):
+        is_plain = len(other_words(sentence.text, asked, ())) <= 1
+        if found and is_plain and sentence.size <= _SHORT[language_of(asked)]:
             open_elements -= found
             spare += 1
     return spare

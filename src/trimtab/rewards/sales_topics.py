@@ -19,7 +19,7 @@ _TOPICS: dict[str, tuple[str, str]] = {
     "budget": (
         r"预算|便宜|打.{0,2}折|优惠|成本|没多少钱|钱不够|太贵|偏高|用不起|资金|分期|批了一半"
         r"|\bbudget\b|\bmoney\b|\bdiscount\b|\bafford\b|\bfunds\b|\bcheaper way\b",
-        r"分期|按[月季年]|\d元|拿出来|压力|基础版|够用|不需要|需要的|先[买开上选付]|省下|抵掉|回本|锁定|补付|便宜|划"
+        r"分期|按[月季年]|块钱|拿出来|压力|基础版|够用|不需要|需要的|先[买开上选付]|省下|抵掉|回本|锁定|补付|便宜|划"
         r"|\binstal|\bquarter\b|\bbasic\b|\byuan\b|\bless than\b|\bseats\b",
     ),
     "competitor": (
@@ -82,7 +82,7 @@ _TOPICS: dict[str, tuple[str, str]] = {
     "renewal": (
         r"续费|续约|续不续|不续|续.{0,6}政策|到期|去年买|老客户|服务期|再签|继续用"
         r"|\brenew|\bexpires\b|\byear is over\b",
-        r"老客户|老价格|涨价|加送|送一个季度|减账号|闲置|停掉|用多少|用量|使用报告|复盘|导出|保留|取走|重新培训|新功能|\d元"
+        r"老客户|老价格|涨价|加送|送一个季度|减账号|闲置|停掉|用多少|用量|使用报告|复盘|导出|保留|取走|重新培训|新功能"
         r"|\bsame price\b|\bextra months\b|\bdrop seats\b|\bidle\b|\busage\b",
     ),
     "plan": (
