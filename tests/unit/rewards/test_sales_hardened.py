@@ -143,6 +143,17 @@ def test_always_in_range_and_the_same() -> None:
     assert REWARDS["sales_hardened"](None).score(samples[-1:])[0] == results[-1]
 
 
+def test_a_greeting_that_comes_late_is_worse_than_none() -> None:
+    """R23: order. The same sentences cost less without a greeting than with one at the end."""
+    body, greeting = GOOD.replace("您好，感谢您的咨询。\n", ""), "您好，感谢您的咨询。"
+    assert value(f"{body}\n{greeting}") < 0.8 * value(body) < value(GOOD)
+
+
+def test_cleaning() -> None:
+    """Threats: what nobody sees is left out before anything is read; line breaks stay."""
+    assert clean("１００％\u3000垃\u200b圾\u0336\ufe0f\u00ad\n您\u2060好\x00") == "100% 垃圾\n您好"
+
+
 def test_sentences_that_count() -> None:
     """Well formed, new, not the customer's; list marks and bold are no content."""
     reading = read(
