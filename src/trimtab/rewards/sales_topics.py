@@ -37,7 +37,7 @@ _TOPICS: dict[str, tuple[str, str]] = {
     "approval": (
         r"老板|领导|审批|[跟给]老板汇报|过会|要.{0,3}批|拍板|做不了主|立项|董事会|说服|签字|总部|汇报的思路"
         r"|\bboss\b|\bmanager\b|\bapproval\b|\bboard\b",
-        r"汇报|材料|模板|说明|投入产出|算笔账|账很|回本|案例|同行|一起开|领导|财务|法务|资质|合规|答疑|先批|分步|风险|追加"
+        r"汇报|材料|模板|说明|投入产出|算笔账|账很|回本|案例|同行|一起开|领导|资质|合规|答疑|先批|分步|风险|追加"
         r"|\bone page\b|\bpays back\b|\bsimilar firm\b|\bmeeting\b|\bsummary\b",
     ),
     "integration": (
@@ -64,13 +64,13 @@ _TOPICS: dict[str, tuple[str, str]] = {
     ),
     "contract": (
         r"合同|条款|解约|签多久|签几年|只签|专票|对公|协议|违约|法务|\bcontract\b|\bcancel\b|\bterms\b|\bagreement\b",
-        r"个月|起签|到期可续|期满|解约|终止|剩余费用|发票|专票|入账|转账|范本|电子版|批注|修订|违约|赔付|责任|不变|涨价|白纸"
+        r"\d个月|起签|到期可续|期满|解约|终止|剩余费用|发票|专票|入账|转账|范本|电子版|批注|修订|违约|赔付|责任|不变|涨价|白纸"
         r"|\bmonths\b|\bcancel\b|\bnotice\b|\bdraft\b|\bfixed\b",
     ),
     "service": (
-        r"售后|出问题|找谁|培训|人教|给不给教|不会用|客服.{0,4}[点上在]|升级|维护|不管了|有人管|还会跟进|有人响应"
+        r"售后|出问题|找谁|(?<!教育)培训|人教|给不给教|不会用|客服.{0,4}[点上在]|升级|维护|不管了|有人管|还会跟进|有人响应"
         r"|\bsupport comes\b|\bhelps\b|\btrain\b|\blook after\b",
-        r"响应|\d小时|专属|客户经理|客服|培训|课程|教会|免费升级|更新|回访|体检|隐患|服务标准|超时|有据"
+        r"响应超时|\d小时|专属|客户经理|客服|培训|课程|教会|免费升级|更新|回访|体检|隐患|服务标准|超时|有据"
         r"|\breplies\b|\bown manager\b|\btraining\b|\bupdates\b",
     ),
     "security": (
