@@ -150,7 +150,7 @@ CASES = (
     ),
     prompt_case("too few prompts", '["a"]', "rl.num_prompts = 4", "1 prompts", "--rl.num_prompts 1"),
     prompt_case(
-        "hidden prompts trained on", GOOD, "also in rl.data (prompts.json)", rl=RL + 'hidden_data = "prompts.json"\n'
+        "hidden prompts trained on", GOOD, "also in rl.data", rl=RL + 'hidden_data = "prompts.json"\n'
     ),
     prompt_case("file of another kind", GOOD, "'.txt'", rl=RL.replace("prompts.json", "r.txt")),
     prompt_case(

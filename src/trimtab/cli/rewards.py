@@ -46,6 +46,13 @@ def add_arguments(parser: Parser) -> None:
         default=0.5,
         help="largest share of an honest reward that is accepted (0.5)",
     )
+    auditing.add_argument(
+        "--forbidden",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="a word that must cost as much hidden as plain, repeatable (without --data: those of sales)",
+    )
     rewards_serve.add_parser(actions)
     add_control(actions)
     for action in (scoring, auditing):
@@ -117,10 +124,12 @@ def _audit(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from trimtab.rewards.audit import audit_reward
+    from trimtab.rewards.sales import FORBIDDEN
 
     samples = load_samples(args.data) if args.data else _honest_sales(args.seed)
     reward = build_one(args.reward, read_options(args.option), args.reward_model)
-    report = audit_reward(reward, samples, rounds=args.rounds, seed=args.seed)
+    forbidden = args.forbidden or (() if args.data else FORBIDDEN)
+    report = audit_reward(reward, samples, rounds=args.rounds, seed=args.seed, forbidden=forbidden)
     rows = [["honest answers", f"{report.honest:.3f}", "", ""]]
     for attack in report.attacks:
         share = report.share(attack.mean)
@@ -135,10 +144,13 @@ def _audit(args: argparse.Namespace) -> int:
     is_fine = report.exploit <= args.threshold
     verdict = "within" if is_fine else "above"
     print(f"Exploit score {report.exploit:.2f}, {verdict} the threshold of {args.threshold:g}.")
+    if report.evasion is not None:
+        print(f"A hidden forbidden word wins back {report.evasion:.2f} of what it costs when it is plain.")
+        is_fine = is_fine and report.evasion <= args.threshold
     return 0 if is_fine else 1
 
 
-def _honest_sales(seed: int, count: int = 24) -> list[Any]:
+def _honest_sales(seed: int, count: int = 48) -> list[Any]:
     """Prompts of the sales task with good answers to them."""
     from trimtab.tasks.sales import generate_preferences
     from trimtab.types import Prompt, Sample

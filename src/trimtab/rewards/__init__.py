@@ -11,6 +11,7 @@ from typing import Any
 _PUBLIC = {
     "CombinedReward": "trimtab.rewards.combine",
     "FunctionReward": "trimtab.rewards.adapters",
+    "HardenedSalesReward": "trimtab.rewards.sales_hardened",
     "LearnedReward": "trimtab.rewards.learned",
     "REWARDS": "trimtab.rewards.registry",
     "Reward": "trimtab.rewards.base",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from trimtab.errors import RewardError
 from trimtab.rewards.base import check_result
 from trimtab.rewards.forked import ForkedPool, Reply
+from trimtab.rewards.math_text import is_disguised, visible
 from trimtab.rewards.rules import column_of
 from trimtab.types import Prompt, RewardResult, Sample
 
@@ -21,23 +22,32 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _ELEMENT = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _HASHES = re.compile(r"^####[ \t]*(.+)$", re.MULTILINE)
 _SAID = re.compile(
-    r"(?:final answer|the answer|answer|最终答案|正确答案|答案)[ \t]*(?:is|are|为|是|:|：|=)[ \t]*"
+    r"(?:(?:(?:final |the )?answer|最终答案|正确答案|答案)[ \t]*(?:is|are|为|是|:|：|=)|(?<!\S)答[:：])"
+    r"[ \t]*"
     r"[:：]?[ \t]*([^\n]{1,400})",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(
-    r"(?:\bnot|n['’]t|\bnever|\bneither|\bwrong|\bincorrect|不是|并非|不等于|不可能是|绝不是?|不为|错误答案)"
+    r"(?:\bnot|n['’]t|\bnever|\bneither|\bwrong|\bincorrect|不是|并非|不等于|不可能是|不会是|绝不是?|不为|错误答案)"
     r"(?:\s*(?:\b(?:be|is|equals?|to|the|answer|final|necessarily|really|exactly|simply)\b|=|:|：|为|是))*[\s$(\[*]*$",
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(
-    r"\b(?:maybe|perhaps|possibly|alternatively|unsure|not sure|guess|either)\b|"
+    r"\b(?:maybe|perhaps|possibly|alternatively|unsure|not sure|guess|either|doubt|hmm+)\b|"
     "或者|也许|可能|不确定|大概|猜",
     re.IGNORECASE,
 )
+# Only right before the answer: "it may be shown" is no doubt.
+_ONE_OF_SOME = re.compile(
+    r"(?:\b(?:could|might|may|would)(?: well)? be|\b(?:candidate|option)s?(?: answers?)?(?: is| are)?)"
+    r"\s*[:=]?\s*[$(\[*\\]*$",
+    re.IGNORECASE,
+)
 _TAKEN_BACK = re.compile(
-    r"^[^.。\n]{0,60}?(?:\bor\b|\bis (?:wrong|incorrect|not)\b|\bisn['’]t\b|\bno,|\bwait\b|"
-    "或|不对|是错的|才怪)",
+    r"^[^.。\n]{0,60}?(?:\bor\b|\bis (?:wrong|incorrect|not)\b|\bisn['’]t\b|\bno,|"
+    r"\b(?:wait|actually|instead|rather)\b|"
+    "或|不对|是错|才怪|有误|其实|实际上|更正|应为|应该是)"
+    r"|^[\s\S]{0,60}?\b(?:edit|correction|wait|scratch that)\b[:,]",
     re.IGNORECASE,
 )
 _EITHER = re.compile(r"\bor\b|或|\\text\s*\{\s*or\s*\}", re.IGNORECASE)
@@ -114,7 +124,9 @@ def final_answer(text: str, *, allows_or: bool = False) -> str | None:
     """
     if len(text) > _MAX_TEXT:
         return None
-    text = text.rpartition("</think>")[2]
+    text = visible(text).rpartition("</think>")[2]
+    if is_disguised(text):
+        return None
     found = _boxed(text) if _BOX.search(text) else _unboxed(text)
     if found is None:
         return None
@@ -122,11 +134,20 @@ def final_answer(text: str, *, allows_or: bool = False) -> str | None:
     answer = answer.strip()
     if not answer or _DOUBTED.search(answer) or (not allows_or and _EITHER.search(answer)):
         return None
-    if _NEGATED.search(before[-80:]) or _DOUBTED.search(before[-40:]):
+    if _NEGATED.search(before[-80:]) or _ONE_OF_SOME.search(before[-80:]) or _DOUBTED.search(_beside(before)):
         return None
+    if any(answer not in said.group(1) for said in _SAID.finditer(after)):
+        return None  # another answer after it
     if not allows_or and _TAKEN_BACK.search(after[:120]):
         return None
     return None if _DOUBTED.search(after[:120]) else answer
+
+
+def _beside(before: str) -> str:
+    """What is said right before the answer: this sentence, and a very short one before it."""
+    sentences = re.split(r"(?<=[.!?。！？\n])\s*", before[-80:])
+    near = "".join(sentences[-2:]) if len(sentences) > 1 and len(sentences[-2]) <= 16 else sentences[-1]
+    return near[-40:]
 
 
 def _boxed(text: str) -> tuple[str, str, str] | None:

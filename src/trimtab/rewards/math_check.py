@@ -12,6 +12,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from trimtab.rewards.math_text import is_same_word, matrix, multiplier, tidy
+
 _MAX_LENGTH = 400
 # What no answer needs and what an evaluator could be led astray by: attributes, dunders, quotes, brackets
 # of code.
@@ -25,7 +27,14 @@ _PLAIN = re.compile(
 _RATIO = re.compile(
     r"([-+]?)\s*\\[dt]?frac\s*\{?([-+]?[0-9]{1,30})\}?\s*\{?([0-9]{1,30})\}?|([-+]?[0-9]{1,30})\s*/\s*([0-9]{1,30})"
 )
-_MIXED = re.compile(r"([-+]?)([0-9]{1,9})\s*\\[dt]?frac\s*\{([0-9]{1,9})\}\s*\{([0-9]{1,9})\}")
+_MIXED = re.compile(
+    r"([-+]?)([0-9]{1,9})(?:\s*\\[dt]?frac\s*\{([0-9]{1,9})\}\s*\{([0-9]{1,9})\}|\s+([0-9]{1,9})\s*/\s*([0-9]{1,9}))"
+)
+_GROUPS = re.compile(r"(?<![0-9.])([0-9]{1,3})((?: [0-9]{3})+)(?![0-9])")
+# What turns an answer round, hides a part of it or leaves it open.
+_TURNED = re.compile(
+    r"\\(?:neg|lnot|not|cancel|[bx]cancel|sout|[hv]?phantom|color|textcolor|[lc]?dots|dots[a-z])\b|…|\.\.\."
+)
 _EXPLOSIVE = re.compile(
     r"[0-9]{5,}\s*!|!\s*!|(?:\^|\*\*)\s*\{?\s*[0-9]{5,}|\^\s*\{[^{}]*\^|\^\s*[0-9A-Za-z]+\s*\^|\*\*[^-+*/]{0,8}\*\*"
 )
@@ -48,7 +57,7 @@ _FUNCTIONS = frozenset(
     }
     | {"end", "infty", "cup", "cap", "degrees", "cases", "matrix", "text"}
 )
-_WRAPPERS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|rm|mbox|displaystyle|left|right)\b\s*")
+_WRAPPERS = re.compile(r"\\(?:operatorname|text|textbf|mathrm|mathbf|rm|mbox|displaystyle|left|right)\b\s*")
 _SPACES = re.compile(r"\\[,;:! ]|\\quad|~|\s+")
 
 # Unit → what it measures, and how many of the base unit it is.
@@ -93,7 +102,7 @@ for _kind, _table in {
         "小时": "3600",
         "天": "86400",
     },
-    "yuan": {"元": "1", "yuan": "1", "RMB": "1", "万元": "10000", "角": "1/10"},
+    "yuan": {"元": "1", "块": "1", "yuan": "1", "RMB": "1", "角": "1/10"},
     "dollars": {"dollars": "1", "dollar": "1", "USD": "1", "cents": "1/100"},
     "area": {"cm^2": "1/10000", "m^2": "1", "km^2": "1000000", "平方米": "1", "平方厘米": "1/10000"},
     "volume": {"ml": "1/1000", "mL": "1/1000", "L": "1", "l": "1", "升": "1", "毫升": "1/1000"},
@@ -106,30 +115,30 @@ _COUNTED = re.compile(r"个|人|只|件|次|本|张|页|辆|棵|apples?|people|s
 
 def is_equal(gold: str, answer: str) -> bool:
     """Whether ``answer`` says the same as ``gold``; what cannot be read is not equal."""
-    gold, answer = _tidy(gold), _tidy(answer)
+    gold, answer = tidy(gold), tidy(answer)
     if not gold or not answer or max(len(gold), len(answer)) > _MAX_LENGTH:
         return False
-    if gold == answer:
+    if gold == answer or is_same_word(gold, answer):
         return True
     wanted, given = read_quantity(gold), read_quantity(answer)
     if wanted is not None and given is not None:
         return _same_quantity(wanted, given)
     if wanted is not None and wanted[1] is not None:
         return False  # a quantity with a unit, and an answer that is none
+    rows, given_rows = matrix(gold), matrix(answer)
+    if rows is not None or given_rows is not None:
+        return rows is not None and given_rows is not None and _same_matrix(rows, given_rows)
     return _by_sympy(gold, answer)
 
 
-def _tidy(text: str) -> str:
-    text = text.strip().strip("$").strip()
-    text = (
-        text.replace("\\%", "%")
-        .replace("\\$", "")
-        .replace("−", "-")
-        .replace("，", ",")
-        .replace("^\\circ", "degrees")
+def _same_matrix(gold: list[list[str]], answer: list[list[str]]) -> bool:
+    """Of one shape, and equal entry by entry."""
+    shapes = [[len(row) for row in rows] for rows in (gold, answer)]
+    return shapes[0] == shapes[1] and all(
+        is_equal(one, other)
+        for row, given in zip(gold, answer, strict=True)
+        for one, other in zip(row, given, strict=True)
     )
-    text = text.replace("^{\\circ}", "degrees").replace("°", "degrees").replace("²", "^2").replace("³", "^3")
-    return text.rstrip(".。").strip()
 
 
 def read_quantity(text: str) -> tuple[Fraction, str | None] | None:
@@ -142,14 +151,17 @@ def read_quantity(text: str) -> tuple[Fraction, str | None] | None:
     text = _SPACES.sub(" ", _WRAPPERS.sub("", text)).replace("^{2}", "^2").replace("^{3}", "^3").strip()
     while text.startswith("{") and text.endswith("}"):
         text = text[1:-1].strip()
+    text = re.sub(r"\{\s*([A-Za-z/]+)\s*\}", r" \1", text)
+    text = _GROUPS.sub(lambda match: match.group().replace(" ", ""), text)
     for pattern, read in ((_MIXED, _read_mixed), (_RATIO, _read_ratio), (_PLAIN, _read_plain)):
         found = pattern.match(text)
         if found is None or not any(char.isdigit() for char in found.group()):
             continue
         value = read(found)
-        rest = text[found.end() :].strip().strip("{}() ").strip()
         if value is None:
             return None
+        factor, rest = multiplier(text[found.end() :].strip().strip("{}() ").strip())
+        value *= factor
         if rest == "":
             return value, None
         if rest == "%":
@@ -161,7 +173,9 @@ def read_quantity(text: str) -> tuple[Fraction, str | None] | None:
 
 
 def _read_plain(found: re.Match[str]) -> Fraction | None:
-    value = Fraction(found.group(1).replace(",", "") or "0")
+    if not any(char.isdigit() for char in found.group(1)):
+        return None
+    value = Fraction(found.group(1).replace(",", ""))
     return value * Fraction(10) ** int(found.group(2)) if found.group(2) else value
 
 
@@ -173,7 +187,8 @@ def _read_ratio(found: re.Match[str]) -> Fraction | None:
 
 
 def _read_mixed(found: re.Match[str]) -> Fraction | None:
-    sign, whole, top, bottom = found.groups()
+    sign, whole, *parts = found.groups()
+    top, bottom = (part for part in parts if part is not None)
     if int(bottom) == 0:
         return None
     return (int(whole) + Fraction(int(top), int(bottom))) * (-1 if sign == "-" else 1)
@@ -190,6 +205,15 @@ def _same_quantity(wanted: tuple[Fraction, str | None], given: tuple[Fraction, s
 def _by_sympy(gold: str, answer: str) -> bool:
     if _SUSPICIOUS.search(answer.replace("\\", "")) or _is_explosive(answer) or _is_prose(answer, gold):
         return False
+    if _TURNED.search(answer) and not _TURNED.search(gold):
+        return False
+    if gold[0] in "([" and answer[0] not in "([\\" and "," in answer:
+        return False  # a pair or an interval without its brackets
+    if not _variables(gold) and _variables(answer) and "=" not in answer:
+        return False  # a number was asked for
+    foreign = re.findall(r"[\u4e00-\u9fff]+", answer)
+    if any(word not in gold for word in foreign) or (not foreign and re.search(r"[\u4e00-\u9fff]", gold)):
+        return False
     if any(mark in answer and mark not in gold for mark in ("\\approx", "\\sim", "≈", "\\pm")):
         return False
     verify, parse, configs = _math_verify()
@@ -200,6 +224,11 @@ def _by_sympy(gold: str, answer: str) -> bool:
     if not all(expressions):
         return False
     return bool(verify(expressions[0], expressions[1], float_rounding=9, strict=True, timeout_seconds=None))
+
+
+def _variables(text: str) -> set[str]:
+    """Letters that stand alone, but for e and i."""
+    return set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", text)) - {"e", "i"}
 
 
 def _is_explosive(text: str) -> bool:

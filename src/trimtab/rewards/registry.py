@@ -22,6 +22,7 @@ from trimtab.rewards.one_answer import one_answer_reward
 from trimtab.rewards.reasoning_gym import reasoning_gym_reward
 from trimtab.rewards.remote import remote_reward
 from trimtab.rewards.sales import SalesVerifiableReward
+from trimtab.rewards.sales_hardened import HardenedSalesReward
 from trimtab.rewards.sales_logic import sales_logic_reward
 from trimtab.rewards.sandbox.levels import describe_choice
 from trimtab.rewards.user_file import is_user_file
@@ -132,6 +133,7 @@ def _arithmetic(column: str = "answer") -> Reward:
 
 REWARDS: dict[str, Callable[..., Reward]] = {
     "sales": _sales,
+    "sales_hardened": _plain(HardenedSalesReward),
     "reward_model": _reward_model,
     "process_reward": _process_reward,
     "has_reasoning": _plain(process_checks.has_reasoning),

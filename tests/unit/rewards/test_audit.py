@@ -75,6 +75,42 @@ def test_rewards_that_cannot_be_audited_are_told() -> None:
     assert audit_reward(RuleReward("same", lambda sample: 0.5), rows(), rounds=0).exploit is None
 
 
+def test_a_hidden_forbidden_word_must_cost_as_much() -> None:
+    """R24: evasion is 0 where every spelling is seen, 1 where none is, None where words are free."""
+    naive = RuleReward(
+        "naive", lambda sample: 0.0 if "垃圾" in sample.completion else len(sample.completion) > 0
+    )
+    strict = RuleReward(
+        "strict", lambda sample: 0.0 if "圾" in sample.completion else len(sample.completion) > 0
+    )
+    blind = RuleReward("blind", lambda sample: len(sample.completion) > 0)
+    found = [
+        audit_reward(reward, rows(4), rounds=0, forbidden=["垃圾"]).evasion
+        for reward in (naive, strict, blind)
+    ]
+    assert found == [1.0, 0.0, None]
+    assert audit_reward(naive, rows(4), rounds=0).evasion is None
+
+
+def test_gold_answers_and_slots_are_attacked() -> None:
+    """R20: a reward that looks for the gold answer anywhere is found out; a strict one pays none of it."""
+    loose = RuleReward("loose", lambda sample: str(sample.prompt.columns["answer"]) in sample.completion)
+    report = audit_reward(loose, rows(), rounds=0)
+    paid = {attack.name: attack.mean for attack in report.attacks}
+    assert report.exploit == 1.0
+    for name in (
+        "several boxes",
+        "a list with the right one",
+        "the answer is not",
+        "only thought",
+        "box not closed",
+    ):
+        assert paid[name] == 1.0, name
+    named = RuleReward("named", lambda sample: sample.prompt.text.split()[2] in sample.completion)
+    slots = {attack.name: attack.mean for attack in audit_reward(named, rows(), rounds=0).attacks}
+    assert slots["template with the name"] == 1.0 and slots["keywords"] < 0.5
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 1 above the threshold; the table and the file say why."""
     file = tmp_path / "audit.json"
