@@ -16,6 +16,10 @@ from trimtab.types import Prompt, Sample
 reasoning_gym = pytest.importorskip("reasoning_gym", reason="needs the extra reasoning-gym")
 
 ROOT = Path(__file__).parents[3]
+FILTER = (
+    "task:reasoning_gym?dataset=number_filtering&style=plain"
+    "&min_numbers=3&max_numbers=4&min_decimals=0&max_decimals=0&min_value=0&max_value=9"
+)
 SUM = "task:reasoning_gym?dataset=chain_sum&style=plain&min_terms=2&max_terms=2&min_digits=1&max_digits=2"
 # Of each kind a few that are quick: numbers, words, truth values, lists, grids.
 QUICK = ["chain_sum", "spell_backward", "gcd", "syllogism", "number_sorting", "ab", "rotate_matrix", "dice"]
@@ -208,8 +212,8 @@ def test_another_solution_of_a_verified_puzzle_is_paid():
 
 def test_the_committed_demonstrations_are_those_of_the_generator():
     """R20: the SFT file is what the generator makes, from the train split alone."""
-    path = ROOT / "data" / "logic" / "chain_sum_sft.jsonl"
+    path = ROOT / "data" / "logic" / "number_filtering_sft.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert rows == demonstrations(SUM, len(rows), 1)
-    hidden = {p.text for p in load_task(SUM).prompts("hidden", 300, 2)}
+    assert rows == demonstrations(FILTER, len(rows), 1)
+    hidden = {p.text for p in load_task(FILTER).prompts("hidden", 300, 2)}
     assert not hidden & {row["prompt"] for row in rows}
