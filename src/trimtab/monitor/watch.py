@@ -1,6 +1,6 @@
 """What the detectors are asked after each step: the series, the start of the run, its best, the cooldown.
 
-The series hold four windows each, so that a run of any length costs the same.
+The series hold a few windows each, so that a run of any length costs the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WATCHED: Mapping[str, str] = {
     "seconds": "time/step",
 }
 PART = "reward/part/"
-SPAN = 4  # windows that are kept
+SPAN, LONG_SPAN = 4, 6  # windows that are kept; of the rewards and their components
 _STARTS = (
     "entropy",
     "deviation",
@@ -61,6 +61,7 @@ class Watch:
         self.config = config or MonitorConfig()
         self.steps = 0  # that were seen
         self._size = max(SPAN * self.config.window, self.config.window + 6)
+        self._long = LONG_SPAN * self.config.window
         self._series: dict[str, list[float]] = {name: [] for name in WATCHED}
         self._parts: dict[str, list[float]] = {}
         self._first: dict[str, list[float]] = {name: [] for name in _STARTS}  # first window; entropy: 5 steps
@@ -133,20 +134,19 @@ class Watch:
         logged = []
         for name, key in WATCHED.items():
             value = metrics.get(key)
-            if value is None or not (math.isfinite(value) or (name == "kl" and value > 0)):
-                continue
-            _append(self._series[name], float(value), self._size)
-            logged.append(name)
+            if value is not None and (math.isfinite(value) or (name == "kl" and value > 0)):
+                _append(self._series[name], float(value), self._long if name == "reward" else self._size)
+                logged.append(name)
         for name in _STARTS:
-            first = self._first[name]
-            size = self.config.window if name != "entropy" else min(5, self.config.window)
             if name not in self._start and name in logged:
-                first.append(self._series[name][-1])
-                if len(first) == size:
-                    self._start[name] = median(first)
+                self._first[name].append(self._series[name][-1])
+                if len(self._first[name]) == (
+                    min(5, self.config.window) if name == "entropy" else self.config.window
+                ):
+                    self._start[name] = median(self._first[name])
         for key, value in metrics.items():
             if key.startswith(PART) and math.isfinite(value):
-                _append(self._parts.setdefault(key, []), float(value), self._size)
+                _append(self._parts.setdefault(key, []), float(value), self._long)
         return logged
 
     def _kl(self, kl: list[float]) -> Iterator[Alarm | None]:
@@ -235,7 +235,7 @@ class Watch:
             )
         is_late = self.steps >= _LATE * window
         for total, parts in self._families(metrics):
-            yield detectors.component_share(total, parts, limits.component_share, window, is_late=is_late)
+            yield detectors.component_share(total, parts, limits.component_share, 2 * window, is_late=is_late)
 
     def _families(self, metrics: Mapping[str, float]) -> Iterator[tuple[list[float], dict[str, list[float]]]]:
         """The reward with its components, and each component with those that it is made of itself."""

@@ -81,6 +81,7 @@ def test_every_watched_failure_is_raised() -> None:
     seen = {alarm.kind for _ in range(2) for alarm in guard.after_log(bad)}
     assert seen == {
         "kl_too_high",
+        "kl_explosion",
         "entropy_collapse",
         "reward_hacking",
         "truncation",

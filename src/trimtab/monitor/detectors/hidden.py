@@ -21,7 +21,8 @@ def hidden_gap(
 
     One value per evaluation; ``errors`` are the standard errors of ``train − hidden``. The gap of the last
     ``window`` evaluations is compared with that of the first: it must have grown by more than ``limit`` and
-    by more than ``num_errors`` standard errors of the difference, and the training rate must have risen.
+    by more than ``num_errors`` standard errors of the difference (more after many evaluations, as each is
+    another chance for noise), and the training rate must have risen.
     """
     if min(len(train), len(hidden), len(errors)) < 2 * window:
         return None
@@ -29,7 +30,7 @@ def hidden_gap(
     gap = mean(train[last]) - mean(hidden[last])
     gap_before = mean(train[before]) - mean(hidden[before])
     error = math.hypot(_error_ofmean(errors[before]), _error_ofmean(errors[last]))
-    threshold = gap_before + max(limit, num_errors * error)
+    threshold = gap_before + max(limit, _errors_of_many(num_errors, len(train), window) * error)
     if not (gap > threshold and mean(train[last]) > mean(train[before])):
         return None
     evidence = {
@@ -68,7 +69,7 @@ def quality_gap(
         before = slice(start, start + window)
         rise, rise_error = _change(trained, before, last)
         change, error = _change(other, before, last)
-        allowed = max(limit, num_errors * error)
+        allowed = max(limit, _errors_of_many(num_errors, len(other), window) * error)
         if rise > num_errors * rise_error and -change > allowed:
             evidence = {
                 "trained_rise": rise,
@@ -78,6 +79,14 @@ def quality_gap(
             }
             return Alarm("quality_gap", metric, change, -allowed, evidence)
     return None
+
+
+def _errors_of_many(num_errors: float, count: int, window: int) -> float:
+    """Standard errors to ask for at the ``count``-th evaluation, so that many looks give no more chances.
+
+    The tail of a normal distribution falls as exp(−z²/2): n looks cost as one when z² grows by 2·ln n.
+    """
+    return math.sqrt(num_errors**2 + 2 * math.log(max(1.0, count / (2 * window))))
 
 
 def _change(series: Sequence[tuple[float, float]], before: slice, last: slice) -> tuple[float, float]:

@@ -78,7 +78,7 @@ def kl_drift(
 
 
 def engine_mismatch(kl: Sequence[float], limit: float = 0.01, recent: int = 3) -> Alarm | None:
-    """Alarm when the median of the last ``recent`` KLs of sampler against learner is above ``limit`` in size."""
+    """Alarm when the median of the last ``recent`` KLs of sampler against learner is above ``limit``."""
     if len(kl) < recent:
         return None
     value = abs(median(kl[-recent:]))

@@ -30,12 +30,12 @@ def entropy_low(
 ) -> Alarm | None:
     """:func:`entropy_collapse` for tasks of any entropy: ``start`` is the median of the run's first window.
 
-    The limit holds where the run began above it. Where it began below, as in arithmetic, ``share`` of
-    the start takes its place. The last ``recent`` values are judged by their median.
+    The median of the last ``recent`` values must be below the limit and below ``share`` of the start: where
+    a run begins with little entropy, as in arithmetic, little is no collapse.
     """
     if len(entropy) < recent or not math.isfinite(start):
         return None
-    bound = limit if start >= limit else share * start
+    bound = min(limit, share * start)
     value = median(entropy[-recent:])
     evidence = {"window": recent, "baseline": start}
     return Alarm("entropy_collapse", "policy/entropy", value, bound, evidence) if value < bound else None
@@ -44,7 +44,7 @@ def entropy_low(
 def entropy_falling(
     entropy: Sequence[float], share: float = 0.5, window: int = 10, recent: int = 3
 ) -> Alarm | None:
-    """Alarm when the last values are below ``share`` of the window before them, by over six times its noise."""
+    """Alarm when the last values are below ``share`` of the window before, by over six times its noise."""
     if len(entropy) < window + recent:
         return None
     value, before = median(entropy[-recent:]), median(entropy[-window - recent : -recent])
@@ -72,26 +72,26 @@ def clip_saturation(clipfrac: Sequence[float], limit: float = 0.3, window: int =
 
 
 def gradient_spike(
-    norms: Sequence[float], factor: float = 5.0, window: int = 10, recent: int = 5, alone: float = 10.0
+    norms: Sequence[float], factor: float = 5.0, window: int = 10, count: int = 3, alone: float = 10.0
 ) -> Alarm | None:
-    """Alarm when two of the last ``recent`` gradient norms, the last one too, tower over those before.
+    """Alarm when ``count`` of the last window of gradient norms, the last one too, tower over those before.
 
     Towering: above ``factor`` times the median of up to three windows before, and above six robust standard
     deviations of their logarithms, since norms have heavy tails. A single norm needs ``alone`` times that:
     one wild batch is normal, and clipping takes care of it.
     """
-    if len(norms) < window + recent:
+    if len(norms) < 2 * window:
         return None
-    earlier = norms[-3 * window - recent : -recent]
+    earlier = norms[-4 * window : -window]
     before = median(earlier)
     if not norms[-1] > factor * before > 0:
         return None
     scale = spread([math.log(value) for value in earlier if value > 0])
     bound = before * math.exp(max(math.log(factor), 6 * scale))
-    count = sum(value > bound for value in norms[-recent:])
-    if not ((norms[-1] > bound and count >= 2) or norms[-1] > alone * bound):
+    high = sum(value > bound for value in norms[-window:])
+    if not ((norms[-1] > bound and high >= count) or norms[-1] > alone * bound):
         return None
-    evidence = {"window": window, "baseline": before, "count": count}
+    evidence = {"window": window, "baseline": before, "count": high}
     return Alarm("gradient_spike", "train/grad_norm", norms[-1], bound, evidence)
 
 
@@ -100,14 +100,16 @@ def critic_collapse(
 ) -> Alarm | None:
     """Alarm when the critic is worse than a constant, or has lost what it knew.
 
-    With three windows of explained variances: when the median of the last one is below ``limit``, or ``fall``
-    below ``best`` (the best window's median so far) and near 0.
+    With four windows of explained variances (a critic starts from nothing): when the median of the last two
+    is below ``limit`` by more than two of its standard errors, or near 0 and ``fall`` below ``best`` (the
+    best window's median so far).
     """
-    values = finite(explained[-window:])
-    if len(explained) < 3 * window or len(values) < window:
+    values = finite(explained[-2 * window :])
+    if len(explained) < 4 * window or len(values) < 2 * window:
         return None
     value = median(values)
-    bound = max(limit, min(0.05, best - fall)) if math.isfinite(best) else limit
-    evidence = {"window": window, "baseline": best, "mean": mean(values)}
+    low = limit - 2 * spread(values) / math.sqrt(len(values))
+    bound = max(low, min(0.05, best - fall)) if math.isfinite(best) else low
+    evidence = {"window": 2 * window, "baseline": best, "mean": mean(values)}
     name = "critic/explained_variance"
     return Alarm("critic_collapse", name, value, bound, evidence) if value < bound else None

@@ -84,7 +84,7 @@ def component_share(
     parts: Mapping[str, Sequence[float]],
     limit: float = 0.8,
     window: int = 10,
-    num_errors: float = 3.0,
+    num_errors: float = 3.5,
     is_late: bool = False,
 ) -> Alarm | None:
     """Alarm when one reward component takes the gain of ``total`` and another one pays for it.
@@ -98,7 +98,7 @@ def component_share(
     when nothing else has risen: a policy that only learns the form learns nothing.
     """
     size = len(total)
-    if len(parts) < 2 or size < 4 * window or any(len(values) != size for values in parts.values()):
+    if len(parts) < 2 or size < 3 * window or any(len(values) != size for values in parts.values()):
         return None
     if not mean(total[-window:]) - mean(total[:window]) > num_errors * _error(total, window):
         return None
