@@ -19,7 +19,7 @@ STEPS = 1000
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong, which alarms count as finding it, and which findings of rl-doctor do (none: no detector)."""
+    """What goes wrong; which alarms count as finding it, and which findings of rl-doctor do (or none)."""
 
     apply: Callable[[Run, int, np.random.Generator], None]
     alarms: tuple[str, ...]
@@ -27,7 +27,7 @@ class Fault:
 
 
 def ar1(rng: np.random.Generator, steps: int, correlation: float, is_heavy: bool) -> np.ndarray:
-    """Unit noise with this correlation from step to step; Student's t with 3 degrees of freedom, to ±8, when heavy."""
+    """Unit noise with this correlation from step to step; heavy: Student's t, 3 degrees of freedom, to ±8."""
     shocks = np.clip(rng.standard_t(3, steps) / np.sqrt(3), -8, 8) if is_heavy else rng.standard_normal(steps)
     noise = np.empty(steps)
     noise[0] = shocks[0]

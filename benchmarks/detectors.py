@@ -218,7 +218,7 @@ def show(figures: dict[str, Any]) -> None:
             if row:
                 print(
                     f"{part} {arm}: {row['alarms']} alarms in {row['steps']} steps of {row['runs']} runs, "
-                    f"{row['per_10000_steps']:.2f} per 10,000; {row['runs_with_alarm']} runs; {row['by_kind']}"
+                    f"{row['per_10000_steps']:.2f} per 10,000; {row['runs_with_alarm']} runs {row['by_kind']}"
                 )
     print(f"cost {figures['healthy']['us_per_step']:.1f} µs per step")
 

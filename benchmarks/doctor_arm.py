@@ -1,4 +1,4 @@
-"""Replays runs through rl-doctor's live monitor; run by ``benchmarks/detectors.py`` with the Python that has it.
+"""Replays runs through rl-doctor's live monitor; started by ``benchmarks/detectors.py``.
 
 Standard input: one JSON object per line, {"records": [one dictionary per step], "check_every": n}. Standard
 output: one JSON list per line, [step, detector, severity] for each finding that was announced.

@@ -93,8 +93,8 @@ class Watch:
             self._quiet = {kind: left - 1 for kind, left in self._quiet.items() if left > 1}
         found = [detectors.non_finite(metrics)]
         for name in logged:
-            if name in self._rules:
-                found.extend(self._rules[name](self._series[name]))
+            if (rule := self._rules.get(name)) is not None:
+                found.extend(rule(self._series[name]))
         if self.steps % max(1, self.config.window // 2) == 0:  # slow trends, and dearer to compute
             found.extend(self._trends(logged, metrics))
         return self.fresh([alarm for alarm in found if alarm is not None])
@@ -135,19 +135,29 @@ class Watch:
         for name, key in WATCHED.items():
             value = metrics.get(key)
             if value is not None and (math.isfinite(value) or (name == "kl" and value > 0)):
-                _append(self._series[name], float(value), self._long if name == "reward" else self._size)
+                values = self._series[name]
+                values.append(float(value))
+                if len(values) > (self._long if name == "reward" else self._size):
+                    del values[0]
                 logged.append(name)
-        for name in _STARTS:
-            if name not in self._start and name in logged:
-                self._first[name].append(self._series[name][-1])
-                if len(self._first[name]) == (
-                    min(5, self.config.window) if name == "entropy" else self.config.window
-                ):
-                    self._start[name] = median(self._first[name])
+        if len(self._start) < len(_STARTS):
+            self._begin(logged)
         for key, value in metrics.items():
             if key.startswith(PART) and math.isfinite(value):
-                _append(self._parts.setdefault(key, []), float(value), self._long)
+                values = self._parts.setdefault(key, [])
+                values.append(float(value))
+                if len(values) > self._long:
+                    del values[0]
         return logged
+
+    def _begin(self, logged: Sequence[str]) -> None:
+        """Fix the start of a series, once there are enough values."""
+        for name in _STARTS:
+            if name not in self._start and name in logged:
+                first = self._first[name]
+                first.append(self._series[name][-1])
+                if len(first) == (min(5, self.config.window) if name == "entropy" else self.config.window):
+                    self._start[name] = median(first)
 
     def _kl(self, kl: list[float]) -> Iterator[Alarm | None]:
         config, window = self.config, self.config.window
@@ -247,9 +257,3 @@ class Watch:
             total = self._series["reward"] if parent == PART[:-1] else self._parts.get(parent)
             if total is not None and len(parts) > 1:
                 yield total, parts
-
-
-def _append(values: list[float], value: float, size: int) -> None:
-    values.append(value)
-    if len(values) > size:
-        del values[0]
