@@ -66,7 +66,7 @@ class Watch:
         self._parts: dict[str, list[float]] = {}
         self._first: dict[str, list[float]] = {name: [] for name in _STARTS}  # first window; entropy: 5 steps
         self._start: dict[str, float] = {}  # its median, once it is full
-        self._best: dict[str, float] = {}  # highest mean of a window, and of the whole span
+        self._best: dict[str, float] = {}  # highest mean (critic: median) of a window so far
         self._quiet: dict[str, int] = {}  # steps until an alarm kind may be raised again
         self._rules: Mapping[str, Callable[[list[float]], Iterator[Alarm | None]]] = {
             "kl": self._kl,
@@ -167,12 +167,12 @@ class Watch:
             yield detectors.kl_negative(kl, window=window)
 
     def _reward(self, rewards: list[float]) -> Iterator[Alarm | None]:
-        for size, fall in ((self.config.window, 1.0), (SPAN * self.config.window, 0.5)):
-            if len(rewards) < size:
-                return
-            name = f"reward/{size}"
-            self._best[name] = best = max(self._best.get(name, -math.inf), mean(rewards[-size:]))
-            yield detectors.reward_below_best(rewards, best, fall * self.config.thresholds.reward_fall, size)
+        window = self.config.window
+        if len(rewards) < window:
+            return
+        best = max(self._best.get("reward", -math.inf), mean(rewards[-window:]))
+        self._best["reward"] = best
+        yield detectors.reward_below_best(rewards, best, self.config.thresholds.reward_fall, window)
 
     def _entropy(self, entropy: list[float]) -> Iterator[Alarm | None]:
         config, window, start = self.config, self.config.window, self._start.get("entropy", math.nan)
