@@ -11,7 +11,7 @@ from trimtab.config.algorithms import (
     PPOConfig,
 )
 from trimtab.config.data import ProcessRewardConfig, RewardModelConfig, SFTConfig
-from trimtab.config.evals import EvalConfig, MonitorConfig
+from trimtab.config.evals import EvalConfig, MonitorConfig, ThresholdConfig
 from trimtab.config.load import build_recipe, load_recipe
 from trimtab.config.model import ModelConfig
 from trimtab.config.recipe import STAGES, PathsConfig, Recipe, Stage
@@ -40,6 +40,7 @@ __all__ = [
     "RewardSpec",
     "SFTConfig",
     "Stage",
+    "ThresholdConfig",
     "TrainConfig",
     "build_recipe",
     "load_recipe",

@@ -13,7 +13,9 @@ from trimtab.monitor.kl_controller import (
     controlled_metric,
 )
 from trimtab.monitor.rl_monitor import RLMonitor, build_monitor
-from trimtab.monitor.signals import SIGNALS, Alarm, AlarmKind, Explanation
+from trimtab.monitor.signals import SIGNALS, Alarm, AlarmKind
+from trimtab.monitor.texts import Explanation
+from trimtab.monitor.watch import Watch
 
 __all__ = [
     "GUARD_MODES",
@@ -33,6 +35,7 @@ __all__ = [
     "Measure",
     "RLMonitor",
     "Verdict",
+    "Watch",
     "build_kl_controller",
     "build_monitor",
     "controlled_metric",

@@ -6,30 +6,18 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from trimtab.config import MonitorConfig
 from trimtab.errors import ConfigError
-from trimtab.monitor import detectors
 from trimtab.monitor.gaps import GapTracker, Measure
 from trimtab.monitor.signals import Alarm
+from trimtab.monitor.watch import Watch
 
 Verdict = Literal["proceed", "skip_update", "cut_lr", "raise_kl", "rollback", "stop"]
 GUARD_MODES = ("default",)
-
-# Watched series; the key is what detectors and checkpoints call them.
-_WATCHED: Mapping[str, str] = {
-    "kl": "kl/ref",
-    "reward": "reward/mean",
-    "entropy": "policy/entropy",
-    "truncated": "completions/truncated",
-    "zero_variance": "reward/zero_variance_groups",
-    "clipfrac": "policy/clipfrac",
-    "distinct_2": "completions/distinct_2",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +50,7 @@ class Guard:
         self.mode, self.max_skips, self.config = mode, max_skips, config or MonitorConfig()
         self.skips = 0  # updates skipped in a row
         self.gaps = GapTracker(self.config)
-        self._series: dict[str, deque[float]] = {
-            name: deque(maxlen=2 * self.config.window + 1) for name in _WATCHED
-        }
-        self._first: list[float] = []  # distinct_2 of the first window: what repetition is measured against
-        self._quiet: dict[str, int] = {}  # logs until an alarm kind may be raised again
+        self.watch = Watch(self.config)
 
     @property
     def language(self) -> str:
@@ -90,59 +74,23 @@ class Guard:
 
     def after_log(self, metrics: Mapping[str, float]) -> list[Alarm]:
         """Take the metrics of a finished step (our names) and return the alarms that are new."""
-        for name, key in _WATCHED.items():
-            if metrics.get(key) is not None:
-                self._series[name].append(float(metrics[key]))
-        if "completions/distinct_2" in metrics and len(self._first) < self.config.window:
-            self._first.append(float(metrics["completions/distinct_2"]))
-        self._quiet = {kind: left - 1 for kind, left in self._quiet.items() if left > 1}
-        return self._new(self._detect(metrics))
+        return self.watch.see(metrics)
 
     def after_evaluation(self, measures: Mapping[str, Measure]) -> tuple[dict[str, float], list[Alarm]]:
         """Take the measures of an evaluation; return its figures, gaps included, and the new alarms."""
         figures, alarms = self.gaps.evaluate(measures)
-        return figures, self._new(alarms)
+        return figures, self.watch.fresh(alarms)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold: plain numbers and lists."""
         return {
             "skips": self.skips,
-            "series": {name: list(series) for name, series in self._series.items()},
-            "first": list(self._first),
-            "quiet": dict(self._quiet),
+            "watch": self.watch.state(),
             "gaps": self.gaps.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from :meth:`state`."""
         self.skips = int(state["skips"])
-        for name, series in self._series.items():
-            series.clear()
-            series.extend(state["series"].get(name, ()))
-        self._first = list(state["first"])
-        self._quiet = dict(state["quiet"])
+        self.watch.load_state(state["watch"])
         self.gaps.load_state(state["gaps"])
-
-    def _new(self, alarms: list[Alarm]) -> list[Alarm]:
-        found = [alarm for alarm in alarms if alarm.kind not in self._quiet]
-        self._quiet |= {alarm.kind: self.config.window for alarm in found}
-        return found
-
-    def _detect(self, metrics: Mapping[str, float]) -> list[Alarm]:
-        """Ask every detector whose metric this step has."""
-        window = self.config.window
-        logged = {name for name, key in _WATCHED.items() if metrics.get(key) is not None}
-        series = {name: list(values) if name in logged else [] for name, values in self._series.items()}
-        found = [
-            detectors.non_finite(metrics),
-            detectors.kl_too_high(series["kl"], self.config.max_kl, window),
-            detectors.reward_falling(series["reward"], window, num_errors=2.0),
-            detectors.entropy_collapse(series["entropy"], self.config.min_entropy),
-            detectors.reward_hacking(series["reward"], series["distinct_2"], window),
-            detectors.truncation(series["truncated"], window=window),
-            detectors.zero_variance(series["zero_variance"], window=window),
-            detectors.clip_saturation(series["clipfrac"], window=window),
-        ]
-        if len(self._first) == window:
-            found.append(detectors.repetition(series["distinct_2"], sum(self._first) / window, window=window))
-        return [alarm for alarm in found if alarm is not None]

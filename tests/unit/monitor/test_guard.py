@@ -50,6 +50,7 @@ def test_alarms_warn_once_per_window() -> None:
 def test_alarms_only_of_metrics_that_were_logged() -> None:
     """R14: a step without a metric does not repeat that metric's old alarm."""
     guard = Guard(config=MonitorConfig(window=1))
+    assert guard.after_log({"policy/entropy": 2.0}) == []
     assert guard.after_log({"policy/entropy": 0.1})
     assert guard.after_log({"loss/total": 1.0}) == []
 
@@ -80,6 +81,7 @@ def test_every_watched_failure_is_raised() -> None:
     seen = {alarm.kind for _ in range(2) for alarm in guard.after_log(bad)}
     assert seen == {
         "kl_too_high",
+        "kl_explosion",
         "entropy_collapse",
         "reward_hacking",
         "truncation",
