@@ -19,6 +19,7 @@ from trimtab.models.checkpoint import (
 )
 from trimtab.monitor import Alarm, Guard, Measure
 from trimtab.runs import RunWriter, TerminalView
+from trimtab.runs.faults import reach
 
 
 @dataclass
@@ -34,7 +35,9 @@ class Stage:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record and show the metrics of a finished step, and raise what the detectors see."""
+        reach("before_event")
         self.run.metrics(self.name, step, metrics)
+        reach("after_event")
         self.view.update(step, metrics)
         self._raise_alarms(step, self.guard.after_log(metrics))
 
@@ -79,6 +82,7 @@ class Stage:
             full = {"step": step, "rng": rng_state(), "guard": self.guard.state(), **state}
             path = save_checkpoint(self.checkpoint_directory / f"step-{step:06d}", full)
             self.run.event(self.name, "checkpoint", step, {"path": str(path)})
+        reach("step_finished")
 
     def restore(self) -> dict[str, Any] | None:
         """The newest checkpoint of this stage when the run is resumed, else None."""
