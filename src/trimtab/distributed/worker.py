@@ -21,6 +21,7 @@ from trimtab.models.moving_average import MovingAverage
 from trimtab.models.optim import MasterAdamW
 from trimtab.models.packed_forward import packed_logits
 from trimtab.models.value_head import Critic, SharedCritic
+from trimtab.runs.faults import reach
 from trimtab.types import TrainBatch
 
 __all__ = [
@@ -64,6 +65,7 @@ class LocalLearner:
         with recomputing(self.module), self.model_pass.faster():
             for _, micro in self.model_pass.split(batch):
                 merge_shares(metrics, self.model_pass.backward(micro, objective))
+                reach("mid_backward")
         return {name: float(value) for name, value in metrics.items()}
 
     def clip_gradients(self, max_norm: float) -> float:

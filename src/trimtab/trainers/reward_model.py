@@ -18,6 +18,7 @@ from trimtab.models.lora import load_trainable_state, trainable_state
 from trimtab.models.optim import MasterAdamW, learning_rate_at
 from trimtab.models.padded import padded
 from trimtab.rewards.learned import encode_for_reward
+from trimtab.runs.faults import poison, reach
 from trimtab.trainers.held_out import split_by_prompt
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Phases, Stage, total_steps
@@ -69,15 +70,19 @@ def train_reward_model(
         load_trainable_state(model, state["model"])
         optimizer.load_state_dict(state["optimizer"])
     for step in range(start, steps):
+        reach("step_started")
         phases = Phases()
         pairs = stream.next_batch(config.batch_size)
+        reach("after_batch")
         rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)
         with phases("update"):
             loss, margins = _accumulate(model, pairs, tokenizer.pad_token_id, config)
-            norm = optimizer.clip_grad_norm(config.max_grad_norm)
+            reach("after_backward")
+            norm = poison("grad_norm", optimizer.clip_grad_norm(config.max_grad_norm))
             decision = stage.guard.before_update({"loss/total": loss, "train/grad_norm": norm})
             if decision.verdict == "proceed":
                 optimizer.step(rate)
+                reach("after_optimizer_step")
             optimizer.zero_grad()
             stage.stop_if_diverged(step, decision.verdict, decision.reason)
         stage.log(
@@ -143,6 +148,7 @@ def _accumulate(
         losses = bradley_terry_loss(chosen, rejected, centre_coef=config.centre_coef)
         loss = losses.sum() / len(pairs)
         loss.backward()
+        reach("mid_backward")
         total += loss.item()
         margins.append((chosen - rejected).detach().cpu())
     return total, torch.cat(margins)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.distributed.interfaces import Learner, Objective
+from trimtab.runs.faults import poison, reach
 from trimtab.trainers.stage import Stage
 from trimtab.types import TrainBatch, UpdateResult
 
@@ -50,7 +51,8 @@ def guarded_updates(parts: Sequence[Part], minibatch: TrainBatch, stage: Stage) 
     results = []
     for part in parts:
         metrics = part.learner.forward_backward(minibatch, part.objective)
-        norm = part.learner.clip_gradients(part.settings.max_grad_norm)
+        reach("after_backward")
+        norm = poison("grad_norm", part.learner.clip_gradients(part.settings.max_grad_norm))
         loss = metrics.get("loss/total", metrics.get("loss/value", 0.0))
         results.append(UpdateResult(loss=loss, grad_norm=norm, metrics=metrics))
     figures = {name: value for result in results for name, value in result.metrics.items()}
@@ -60,6 +62,7 @@ def guarded_updates(parts: Sequence[Part], minibatch: TrainBatch, stage: Stage) 
     for part in parts:
         if decision.verdict == "proceed":
             part.learner.optimizer_step(part.settings.learning_rate)
+            reach("after_optimizer_step")
         else:
             part.learner.discard_gradients()
     stage.stop_if_diverged(parts[0].settings.step, decision.verdict, decision.reason)
