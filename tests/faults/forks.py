@@ -212,7 +212,7 @@ class Outcome:
 
 def is_time(name: str) -> bool:
     """Whether a figure is of the clock, which no seed decides."""
-    return name.startswith(("time/", "speed/", "memory/"))
+    return name in ("speed", "seconds") or name.startswith(("time/", "speed/", "memory/"))
 
 
 def unequal(a: Any, b: Any, path: str = "") -> list[str]:
