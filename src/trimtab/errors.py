@@ -10,6 +10,7 @@
     ├── AdvantageError          advantages cannot be estimated from these rewards (a group of one, ...)
     ├── RolloutError            the sampling engine cannot do what was asked
     ├── CheckpointError         a checkpoint is missing, incomplete or of another recipe
+    ├── MemoryShortError        a single row does not fit into memory
     └── DivergedError           the run went bad and was stopped (exit code 3)
 
 The message is one sentence for a user, without a traceback; a bug is never wrapped into these.
@@ -53,6 +54,10 @@ class RolloutError(TrimtabError):
 
 class CheckpointError(TrimtabError):
     """A checkpoint cannot be read or does not belong to this run."""
+
+
+class MemoryShortError(TrimtabError):
+    """Not even one row fits into memory."""
 
 
 class DivergedError(TrimtabError):

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from trimtab.distributed.room import Shrink
 from trimtab.types import TrainBatch
 
 
@@ -69,6 +70,22 @@ class Learner(Protocol):
 
     def discard_gradients(self) -> None:
         """Clear the gradients without applying them."""
+        ...
+
+    def find_bad_weight(self) -> str | None:
+        """The name of the first parameter that holds NaN or infinity; None when all are numbers."""
+        ...
+
+    def find_bad_trained_weight(self) -> str | None:
+        """The same of the trained parameters only, asked after every step."""
+        ...
+
+    def find_bad_moment(self) -> str | None:
+        """The same of the optimizer's state, asked before every step."""
+        ...
+
+    def take_news(self) -> list[Shrink]:
+        """Where memory ran out since the last call."""
         ...
 
     def state(self) -> dict[str, Any]:

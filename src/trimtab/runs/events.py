@@ -25,6 +25,8 @@ EventKind = Literal[
     "checkpoint",
     "evaluation",
     "sample",
+    "stall",
+    "out_of_memory",
     "note",
 ]
 EVENT_KINDS: tuple[str, ...] = get_args(EventKind)

@@ -69,7 +69,7 @@ def train_reward_model(
         load_trainable_state(model, state["model"])
         optimizer.load_state_dict(state["optimizer"])
     for step in range(start, steps):
-        phases = Phases()
+        phases = Phases(stage.watchdog)
         pairs = stream.next_batch(config.batch_size)
         rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)
         with phases("update"):

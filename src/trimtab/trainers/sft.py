@@ -39,7 +39,7 @@ def train_sft(config: SFTConfig, learner: LocalLearner, tokenizer: object, stage
         stream.load_state(state["stream"])
         learner.load_state(state["learner"])
     for step in range(start, steps):
-        phases = Phases()
+        phases = Phases(stage.watchdog)
         batch = supervised_batch(stream.next_batch(config.batch_size), tokenizer.pad_token_id)
         num_tokens = float(batch.completion_mask.sum())
         rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)

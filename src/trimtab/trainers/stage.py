@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trimtab.distributed.room import Shrink
 from trimtab.errors import DivergedError
 from trimtab.models.checkpoint import (
     list_checkpoints,
@@ -17,7 +18,10 @@ from trimtab.models.checkpoint import (
     save_checkpoint,
     set_rng_state,
 )
+from trimtab.models.finite import find_in_tree
 from trimtab.monitor import Alarm, Guard, Measure
+from trimtab.monitor.sites import Site, StateFault
+from trimtab.monitor.watchdog import NoWatchdog, Watchdog
 from trimtab.runs import RunWriter, TerminalView
 
 
@@ -31,6 +35,7 @@ class Stage:
     guard: Guard
     checkpoint_every: int = 0
     is_resumed: bool = False
+    watchdog: Watchdog | NoWatchdog = field(default_factory=NoWatchdog)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record and show the metrics of a finished step, and raise what the detectors see."""
@@ -56,11 +61,18 @@ class Stage:
             self.run.event(self.name, "alarm", step, alarm.as_dict())
             self.view.note(alarm.message(self.guard.language))
 
-    def stop_if_diverged(self, step: int, verdict: str, reason: str) -> None:
-        """Record a verdict other than proceed; a stop ends the run with a sentence."""
+    def tell_memory(self, step: int, news: Sequence[Shrink]) -> None:
+        """Record where memory ran out and what was done about it."""
+        for item in news:
+            self.run.event(self.name, "out_of_memory", step, asdict(item))
+            self.view.note(item.sentence())
+
+    def stop_if_diverged(self, step: int, verdict: str, reason: str, fault: StateFault | None = None) -> None:
+        """Record a verdict other than proceed, with its site; a stop ends the run with a sentence."""
         if verdict == "proceed":
             return
-        self.run.event(self.name, "verdict", step, {"verdict": verdict, "reason": reason})
+        site = {"site": fault.site, "detail": fault.detail} if fault is not None else {}
+        self.run.event(self.name, "verdict", step, {"verdict": verdict, "reason": reason, **site})
         self.view.note(f"guard: {verdict}: {reason}")
         if verdict == "stop":
             raise DivergedError(
@@ -77,8 +89,22 @@ class Stage:
         """Save a checkpoint after ``step`` finished steps when the recipe asks for one there."""
         if self.checkpoint_every and step % self.checkpoint_every == 0 and step < total:
             full = {"step": step, "rng": rng_state(), "guard": self.guard.state(), **state}
+            self.refuse_bad_state(step, full)
             path = save_checkpoint(self.checkpoint_directory / f"step-{step:06d}", full)
             self.run.event(self.name, "checkpoint", step, {"path": str(path)})
+
+    def refuse_bad_state(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write no checkpoint from which nobody can go on.
+
+        Raises:
+            DivergedError: a tensor of ``state`` holds NaN or infinity, and the guard says stop.
+        """
+        if (path := find_in_tree(state)) is None:
+            return
+        site: Site = "optimizer state" if "/optimizer/" in path else "weight"
+        fault = StateFault(site, f"{path} is not finite, so no checkpoint is written", is_lasting=True)
+        decision = self.guard.on_broken_state(fault.site, fault.detail)
+        self.stop_if_diverged(step, decision.verdict, decision.reason, fault)
 
     def restore(self) -> dict[str, Any] | None:
         """The newest checkpoint of this stage when the run is resumed, else None."""
@@ -104,7 +130,7 @@ class StepContext:
 
 
 class Phases:
-    """Seconds spent in each phase of a step.
+    """Seconds spent in each phase of a step; ``watchdog`` is told what the run waits for.
 
     Example:
         >>> phases = Phases()
@@ -112,7 +138,8 @@ class Phases:
         >>> phases.metrics()   # {"time/rollout": 1.2, "time/step": 1.3}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watchdog: Watchdog | NoWatchdog | None = None) -> None:
+        self._watchdog = watchdog or NoWatchdog()
         self._start = time.perf_counter()
         self._seconds: dict[str, float] = {}
 
@@ -121,7 +148,8 @@ class Phases:
         """Add the time of the block to phase ``name``."""
         start = time.perf_counter()
         try:
-            yield
+            with self._watchdog.waiting(name):
+                yield
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trimtab.distributed.interfaces import Learner, Objective
+from trimtab.models.finite import find_non_finite
+from trimtab.monitor.sites import Site, StateFault, site_of
 from trimtab.trainers.stage import Stage
 from trimtab.types import TrainBatch, UpdateResult
+
+# What a mini-batch brings along, and the site that it stands for; the earliest comes first.
+_INPUTS: Mapping[str, Site] = {
+    "rollout_logprobs": "log-probability",
+    "old_logprobs": "log-probability",
+    "ref_logprobs": "log-probability",
+    "advantages": "reward",
+    "returns": "reward",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +59,60 @@ def guarded_updates(parts: Sequence[Part], minibatch: TrainBatch, stage: Stage) 
     Raises:
         DivergedError: the guard says stop.
     """
+    step = parts[0].settings.step
     results = []
     for part in parts:
         metrics = part.learner.forward_backward(minibatch, part.objective)
         norm = part.learner.clip_gradients(part.settings.max_grad_norm)
         loss = metrics.get("loss/total", metrics.get("loss/value", 0.0))
         results.append(UpdateResult(loss=loss, grad_norm=norm, metrics=metrics))
+        stage.tell_memory(step, part.learner.take_news())
     figures = {name: value for result in results for name, value in result.metrics.items()}
     # A sum is finite only where every norm is.
     figures["train/grad_norm"] = sum(result.grad_norm for result in results)
-    decision = stage.guard.before_update(figures)
+    fault = find_fault_before(parts, minibatch, figures)
+    if fault is not None and fault.is_lasting:
+        decision = stage.guard.on_broken_state(fault.site, fault.detail)
+    else:
+        decision = stage.guard.before_update(figures)
     for part in parts:
         if decision.verdict == "proceed":
             part.learner.optimizer_step(part.settings.learning_rate)
         else:
             part.learner.discard_gradients()
-    stage.stop_if_diverged(parts[0].settings.step, decision.verdict, decision.reason)
+    if decision.verdict == "proceed" and (fault := find_fault_after(parts)) is not None:
+        decision = stage.guard.on_broken_state(fault.site, fault.detail)
+    stage.stop_if_diverged(step, decision.verdict, decision.reason, fault)
     return results
+
+
+def find_fault_before(
+    parts: Sequence[Part], minibatch: TrainBatch, figures: Mapping[str, float]
+) -> StateFault | None:
+    """Where the first number that is not finite is, before an optimizer step.
+
+    The moments are read each time: one bad moment makes bad weights, while loss and gradient look well.
+    Weights and inputs are read only when a figure is bad, to say where that comes from.
+    """
+    for part in parts:
+        if (name := part.learner.find_bad_moment()) is not None:
+            return StateFault("optimizer state", f"{name} is not finite", is_lasting=True)
+    bad = tuple(name for name, value in figures.items() if not math.isfinite(value))
+    if not bad:
+        return None
+    for part in parts:
+        if (name := part.learner.find_bad_weight()) is not None:
+            return StateFault("weight", f"{name} is not finite", is_lasting=True)
+    for name, site in _INPUTS.items():
+        if (given := getattr(minibatch, name)) is not None and find_non_finite({name: given}):
+            return StateFault(site, f"{name} is not finite")
+    site = site_of(bad)
+    return None if site is None else StateFault(site, f"{bad[0]} is {figures[bad[0]]}")
+
+
+def find_fault_after(parts: Sequence[Part]) -> StateFault | None:
+    """A weight that the optimizer step made NaN or infinite: found before it is sampled from or saved."""
+    for part in parts:
+        if (name := part.learner.find_bad_trained_weight()) is not None:
+            return StateFault("weight", f"{name} is not finite after the update", is_lasting=True)
+    return None
