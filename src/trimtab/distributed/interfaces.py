@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from trimtab.distributed.room import Shrink
+from trimtab.models.finite import FiniteCheck
 from trimtab.types import TrainBatch
 
 
@@ -46,7 +47,12 @@ class Objective(Protocol):
 
 
 class Learner(Protocol):
-    """A model under training."""
+    """A model under training; ``finite`` tells whether its weights and moments are numbers."""
+
+    @property
+    def finite(self) -> FiniteCheck:
+        """What knows the weights and the optimizer's state."""
+        ...
 
     def logprobs(self, batch: TrainBatch) -> Tensor:
         """Log-probabilities ``[B, T]`` of the completion tokens, without gradient."""
@@ -70,18 +76,6 @@ class Learner(Protocol):
 
     def discard_gradients(self) -> None:
         """Clear the gradients without applying them."""
-        ...
-
-    def find_bad_weight(self) -> str | None:
-        """The name of the first parameter that holds NaN or infinity; None when all are numbers."""
-        ...
-
-    def find_bad_trained_weight(self) -> str | None:
-        """The same of the trained parameters only, asked after every step."""
-        ...
-
-    def find_bad_moment(self) -> str | None:
-        """The same of the optimizer's state, asked before every step."""
         ...
 
     def take_news(self) -> list[Shrink]:

@@ -16,13 +16,14 @@ from trimtab.distributed.one_pass import merge_shares
 from trimtab.distributed.passes import CriticPass, Packer, Pass, PolicyPass, WorkerSettings
 from trimtab.distributed.room import Shrink, run_with_room
 from trimtab.functional import full_kl
-from trimtab.models.finite import find_non_finite
+from trimtab.models.finite import FiniteCheck
 from trimtab.models.forward import token_scores
 from trimtab.models.lora import load_trainable_state, trainable_state
 from trimtab.models.moving_average import MovingAverage
 from trimtab.models.optim import MasterAdamW
 from trimtab.models.packed_forward import packed_logits
 from trimtab.models.value_head import Critic, SharedCritic
+from trimtab.runs.faults import reach
 from trimtab.types import TrainBatch
 
 __all__ = [
@@ -45,6 +46,7 @@ class LocalLearner:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
+        self.finite = FiniteCheck(module, self.optimizer)
 
     def logprobs(self, batch: TrainBatch) -> Tensor:
         """Log-probabilities ``[B, T]`` of the completion tokens, without gradient."""
@@ -80,6 +82,7 @@ class LocalLearner:
         with recomputing(self.module), self.model_pass.faster():
             for _, micro in self.model_pass.split(batch):
                 merge_shares(metrics, self.model_pass.backward(micro, objective))
+                reach("mid_backward")
         return metrics
 
     def clip_gradients(self, max_norm: float) -> float:
@@ -94,18 +97,6 @@ class LocalLearner:
     def discard_gradients(self) -> None:
         """Clear the gradients without applying them."""
         self.optimizer.zero_grad()
-
-    def find_bad_weight(self) -> str | None:
-        """The first parameter, trained or frozen, that holds NaN or infinity."""
-        return find_non_finite(self.module.named_parameters())
-
-    def find_bad_trained_weight(self) -> str | None:
-        """The first trained parameter that holds NaN or infinity; cheap enough to ask after every step."""
-        return find_non_finite(self.optimizer.parameters)
-
-    def find_bad_moment(self) -> str | None:
-        """The first of the optimizer's moments that holds NaN or infinity."""
-        return find_non_finite(self.optimizer.state_dict())
 
     def take_news(self) -> list[Shrink]:
         """What happened to micro-batches since the last call, also in passes without gradient."""

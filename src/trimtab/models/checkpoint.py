@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trimtab.errors import CheckpointError
+from trimtab.runs.faults import reach
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
@@ -34,14 +35,20 @@ def save_checkpoint(directory: str | Path, state: Mapping[str, Any], keep: int =
     temporary.mkdir(parents=True)
     tensors: dict[str, Tensor] = {}
     tree = _split(state, tensors, set(), "")
+    reach("checkpoint_started")
     save_file(tensors, temporary / _TENSORS)
+    reach("checkpoint_after_tensors")
     (temporary / _STATE).write_text(json.dumps(tree), encoding="utf-8")
+    reach("checkpoint_after_state")
     digests = {name: _sha256(temporary / name) for name in (_TENSORS, _STATE)}
     (temporary / _MANIFEST).write_text(json.dumps({"sha256": digests}), encoding="utf-8")
+    reach("checkpoint_after_manifest")
     for name in (_TENSORS, _STATE, _MANIFEST):
         _sync(temporary / name)
+    reach("checkpoint_before_rename")
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
+    reach("checkpoint_after_rename")
     _sync(target.parent)
     for old in list_checkpoints(target.parent)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)

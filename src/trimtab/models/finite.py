@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from trimtab.models.optim import MasterAdamW
 
 
 @torch.no_grad()
@@ -46,3 +48,22 @@ def _collect(node: Any, path: str, found: dict[str, Tensor]) -> None:
     elif isinstance(node, (list, tuple)):
         for number, value in enumerate(node):
             _collect(value, f"{path}/{number}", found)
+
+
+class FiniteCheck:
+    """Asks whether a module and its optimizer hold only numbers; each answer is a tensor's name or None."""
+
+    def __init__(self, module: nn.Module, optimizer: MasterAdamW) -> None:
+        self.module, self.optimizer = module, optimizer
+
+    def find_bad_weight(self) -> str | None:
+        """The first parameter, trained or frozen, that holds NaN or infinity."""
+        return find_non_finite(self.module.named_parameters())
+
+    def find_bad_trained_weight(self) -> str | None:
+        """The first such trained parameter; cheap enough to ask after every step."""
+        return find_non_finite(self.optimizer.parameters)
+
+    def find_bad_moment(self) -> str | None:
+        """The first such moment of the optimizer; cheap enough to ask before every step."""
+        return find_non_finite(self.optimizer.state_dict())

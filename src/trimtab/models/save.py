@@ -13,6 +13,7 @@ from typing import Any
 from trimtab.errors import ModelError
 from trimtab.models.lora import ADAPTER_FOLDER, has_adapter, merged_state, save_adapter
 from trimtab.models.quiet import quiet
+from trimtab.runs.faults import reach
 
 
 def save_model(
@@ -50,8 +51,11 @@ def save_model(
                 raise ModelError(f"cannot save {name} beside the model in {target}; choose another file name")
             text = json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)
             (new / name).write_text(text + "\n", encoding="utf-8")
+        reach("model_written")
         _flush(new)
+        reach("before_model_rename")
         _replace(new, target)
+        reach("after_model_rename")
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return target
@@ -72,6 +76,7 @@ def _replace(new: Path, target: Path) -> None:
         return
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent)) / "model"
     target.rename(old)
+    reach("between_model_renames")
     new.rename(target)
     for entry in old.iterdir():
         if entry.is_dir() and entry.name != ADAPTER_FOLDER:

@@ -7,6 +7,7 @@ is set, a laptop that sleeps or a process that was stopped (SIGSTOP) is no stall
 from __future__ import annotations
 
 import faulthandler
+import math
 import os
 import statistics
 import sys
@@ -140,7 +141,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         last = time.monotonic()
-        armed = 0.0
+        armed = -math.inf
         while not self._done.wait(self.interval):
             now = time.monotonic()
             # Longer than two turns: this process did not run, so nobody can have been late.

@@ -15,6 +15,7 @@ from trimtab.errors import ConfigError
 from trimtab.evals.report import write_report
 from trimtab.models.checkpoint import list_checkpoints
 from trimtab.monitor import Guard
+from trimtab.monitor.watchdog import build_watchdog
 from trimtab.pipeline.evaluation import run_eval
 from trimtab.pipeline.training import num_steps, run_reward_model, run_rl, run_sft
 from trimtab.rewards.registry import describe_sandbox
@@ -96,7 +97,8 @@ def _run_stage(recipe: Recipe, name: Stage, run: RunWriter, resume: bool) -> dic
     run.event(name, "stage_started", 0, {})
     try:
         torch.manual_seed(recipe.seed)
-        result = RUNNERS[name](recipe, stage)
+        with build_watchdog(monitor, run.directory.stacks, stage.tell_stall) as stage.watchdog:
+            result = RUNNERS[name](recipe, stage)
     finally:
         view.close()
     result["seconds"] = round(time.perf_counter() - start, 2)

@@ -71,7 +71,13 @@ class Cadence:
     def evaluate_start(self, first: int, system: System) -> None:
         """Evaluate the policy that training starts from: what every later evaluation is compared with."""
         if first == 0 and self.evaluate is not None and self.rl.eval_every:
-            self.stage.log_evaluation(-1, self.evaluate(system, 0))
+            self._evaluate(-1, system)
+
+    def _evaluate(self, step: int, system: System) -> None:
+        assert self.evaluate is not None
+        with self.stage.watchdog.waiting("evaluation"):
+            measures = self.evaluate(system, step + 1)
+        self.stage.log_evaluation(step, measures)
 
     def evaluate_and_save(
         self, step: int, steps: int, system: System, trained: Mapping[str, HasState]
@@ -79,7 +85,7 @@ class Cadence:
         """Evaluate, refresh the reference and save a checkpoint where the recipe says so."""
         done = step + 1
         if self.evaluate is not None and self.rl.eval_every and done % self.rl.eval_every == 0:
-            self.stage.log_evaluation(step, self.evaluate(system, done))
+            self._evaluate(step, system)
         refresh = self.rl.reference_refresh_steps
         if refresh and done % refresh == 0:
             system.refresh_reference(self.rl.reference_mix)

@@ -12,6 +12,7 @@ from trimtab.distributed.build import System
 from trimtab.functional import kl_estimate, masked_sum, overlong_penalty
 from trimtab.rollout.collect import Collector
 from trimtab.rollout.engine import SamplingParams
+from trimtab.runs.faults import reach
 from trimtab.trainers.batching import RolloutBatch
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.shaping import RewardShaping
@@ -56,8 +57,10 @@ def collect_groups(
         prompts = stream.next_batch(rl.num_prompts - len(useful))
         with phases("rollout"):
             groups = collector.sample(prompts, sampling_params(rl, derive_seed(seed, "sample", number)))
+        reach("after_rollout")
         with phases("reward"):
             groups = collector.score(groups)
+        reach("after_reward")
         shaping.observe(groups)
         for group in groups:
             (useful if rounds == 1 or shaping.has_variance(group) else spare).append(group)

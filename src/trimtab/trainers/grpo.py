@@ -23,6 +23,7 @@ from trimtab.functional import (
 )
 from trimtab.models.optim import learning_rate_at
 from trimtab.monitor import build_kl_controller
+from trimtab.runs.faults import reach
 from trimtab.trainers.batching import Components, RolloutBatch, make_batch, minibatches
 from trimtab.trainers.cadence import Cadence, restore_rl
 from trimtab.trainers.experience import (
@@ -73,6 +74,7 @@ def grpo_step(
     shaping: RewardShaping,
 ) -> tuple[dict[str, float], list[dict[str, object]]]:
     """One collect and update; return its metrics and one record per completion."""
+    reach("step_started")
     phases, seed = Phases(stage.watchdog), derive_seed(at.seed, "step", at.step)
     groups = collect_groups(system, stream, rl, seed, phases, shaping)
     batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
@@ -82,6 +84,7 @@ def grpo_step(
         rows = replace(rows, old_logprobs=system.policy.logprobs(rows) if needs_old(rl) else None)
         kl = reference_kl(system, rows)
         penalty = kl_penalty(system, rows, rl, at.kl_coef)
+    reach("after_reference")
     advantages = completion_advantages(batch, rl, penalty)
     rows = replace(rows, advantages=advantages.unsqueeze(1) * rows.completion_mask)
 
@@ -93,8 +96,10 @@ def grpo_step(
             for minibatch in minibatches(rows, rl.num_minibatches, generator(seed, "rows", epoch)):
                 objective = PolicyObjective.of(rl, minibatch, at.kl_coef)
                 updates.append(guarded_update(system.policy, minibatch, objective, stage, settings))
+    reach("before_publish")
     with phases("publish"):
         system.publish(policy_version=at.step + 1)
+    reach("after_publish")
 
     times = phases.metrics()
     metrics = {

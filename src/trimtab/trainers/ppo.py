@@ -17,6 +17,7 @@ from trimtab.distributed.build import System
 from trimtab.functional import explained_variance, gae, masked_mean, masked_whiten, token_rewards_with_kl
 from trimtab.models.optim import learning_rate_at
 from trimtab.monitor import build_kl_controller
+from trimtab.runs.faults import reach
 from trimtab.trainers.batching import make_batch, minibatches
 from trimtab.trainers.cadence import Cadence, restore_rl
 from trimtab.trainers.experience import (
@@ -69,6 +70,7 @@ def ppo_step(
     shaping: RewardShaping,
 ) -> tuple[dict[str, float], list[dict[str, object]]]:
     """One collect and several epochs of updates; return its metrics and one record per completion."""
+    reach("step_started")
     phases, seed = Phases(stage.watchdog), derive_seed(at.seed, "step", at.step)
     groups = collect_groups(system, stream, rl, seed, phases, shaping)
     batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
@@ -79,11 +81,14 @@ def ppo_step(
         rows = replace(rows, old_logprobs=system.policy.logprobs(rows), old_values=critic.values(rows))
         kl = reference_kl(system, rows)
         penalty = kl_penalty(system, rows, rl, at.kl_coef)
+    reach("after_reference")
     rows, raw = with_advantages(rows, shaped_rewards(batch, rl), penalty, rl)
     with phases("update"):
         updates = update_epochs(system, rows, rl, stage, at)
+    reach("before_publish")
     with phases("publish"):
         system.publish(policy_version=at.step + 1)
+    reach("after_publish")
 
     times = phases.metrics()
     metrics = {

@@ -15,6 +15,7 @@ from trimtab.data import EncodedPair, PromptStream, encode_pair, load_pairs
 from trimtab.distributed.worker import LocalLearner
 from trimtab.errors import DataError
 from trimtab.models.optim import learning_rate_at
+from trimtab.runs.faults import reach
 from trimtab.trainers.batching import pad_rows
 from trimtab.trainers.objectives import Supervised
 from trimtab.trainers.seeds import derive_seed
@@ -39,8 +40,10 @@ def train_sft(config: SFTConfig, learner: LocalLearner, tokenizer: object, stage
         stream.load_state(state["stream"])
         learner.load_state(state["learner"])
     for step in range(start, steps):
+        reach("step_started")
         phases = Phases(stage.watchdog)
         batch = supervised_batch(stream.next_batch(config.batch_size), tokenizer.pad_token_id)
+        reach("after_batch")
         num_tokens = float(batch.completion_mask.sum())
         rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)
         with phases("update"):

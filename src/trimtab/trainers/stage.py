@@ -21,8 +21,9 @@ from trimtab.models.checkpoint import (
 from trimtab.models.finite import find_in_tree
 from trimtab.monitor import Alarm, Guard, Measure
 from trimtab.monitor.sites import Site, StateFault
-from trimtab.monitor.watchdog import NoWatchdog, Watchdog
+from trimtab.monitor.watchdog import NoWatchdog, Stall, Watchdog
 from trimtab.runs import RunWriter, TerminalView
+from trimtab.runs.faults import reach
 
 
 @dataclass
@@ -36,10 +37,14 @@ class Stage:
     checkpoint_every: int = 0
     is_resumed: bool = False
     watchdog: Watchdog | NoWatchdog = field(default_factory=NoWatchdog)
+    last_step: int = -1  # the last one that was logged
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record and show the metrics of a finished step, and raise what the detectors see."""
+        reach("before_event")
         self.run.metrics(self.name, step, metrics)
+        reach("after_event")
+        self.last_step = step
         self.view.update(step, metrics)
         self._raise_alarms(step, self.guard.after_log(metrics))
 
@@ -67,6 +72,11 @@ class Stage:
             self.run.event(self.name, "out_of_memory", step, asdict(item))
             self.view.note(item.sentence())
 
+    def tell_stall(self, stall: Stall) -> None:
+        """Record what is awaited for too long; called by the watchdog's thread."""
+        self.run.event(self.name, "stall", self.last_step + 1, {**asdict(stall), "text": stall.sentence()})
+        self.view.note(stall.sentence())
+
     def stop_if_diverged(self, step: int, verdict: str, reason: str, fault: StateFault | None = None) -> None:
         """Record a verdict other than proceed, with its site; a stop ends the run with a sentence."""
         if verdict == "proceed":
@@ -90,8 +100,10 @@ class Stage:
         if self.checkpoint_every and step % self.checkpoint_every == 0 and step < total:
             full = {"step": step, "rng": rng_state(), "guard": self.guard.state(), **state}
             self.refuse_bad_state(step, full)
-            path = save_checkpoint(self.checkpoint_directory / f"step-{step:06d}", full)
+            with self.watchdog.waiting("checkpoint"):
+                path = save_checkpoint(self.checkpoint_directory / f"step-{step:06d}", full)
             self.run.event(self.name, "checkpoint", step, {"path": str(path)})
+        reach("step_finished")
 
     def refuse_bad_state(self, step: int, state: Mapping[str, Any]) -> None:
         """Write no checkpoint from which nobody can go on.
