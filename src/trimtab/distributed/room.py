@@ -26,8 +26,8 @@ class Shrink:
     def sentence(self) -> str:
         """The event as one line for a user."""
         return (
-            f"out of memory in a micro-batch of {self.num_rows} rows, {self.num_tokens} tokens: from now on at "
-            f"most {self.max_tokens} (train.max_tokens)"
+            f"out of memory in a micro-batch of {self.num_rows} rows, {self.num_tokens} tokens: from now on "
+            f"at most {self.max_tokens} (train.max_tokens)"
         )
 
 

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import IO, Any, Literal, Self
 
 STALL_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
+BETWEEN = "between the phases"
 _REMEMBERED = 50  # durations per phase
 _ENOUGH = 3  # durations before their median counts
 _TELL_SECONDS = 5.0  # a disk that hangs must not keep the watchdog from acting
@@ -62,12 +63,13 @@ class _Waiting:
 class Watchdog:
     """Watches the phases of one process; used as a context manager, which starts and ends its thread.
 
-    A phase is late after ``seconds``, or after ``factor`` times the median of its past durations where that is
-    longer. Then all stacks go to ``stacks``, ``tell`` is called with the stall (once per phase, in another
+    A phase is late after ``seconds``, or after ``factor`` times the median of its past durations where that
+    is longer. Then all stacks go to ``stacks``, ``tell`` is called with the stall (once per phase, in another
     thread), and with the action ``stop`` the process ends with exit code 75. ``end`` replaces that in tests.
+    What lies between the phases (loading, records) is watched alike.
 
-    A call that never gives up Python's lock (a regular expression, say) stops this thread too. Then the
-    interpreter itself writes the stacks after twice the deadline, and under ``stop`` ends with exit code 1.
+    A call that never gives up Python's lock stops this thread too. Then the interpreter itself writes the
+    stacks after at most twice the longest deadline, and under ``stop`` ends the process with exit code 1.
 
     Example:
         >>> with Watchdog(1800, stacks=Path("run/stacks.txt")) as watchdog, watchdog.waiting("reward"): ...
@@ -88,6 +90,7 @@ class Watchdog:
         self.interval = min(5.0, max(0.02, seconds / 20))
         self._past: dict[str, deque[float]] = {}
         self._open: list[_Waiting] = []  # phases may lie inside one another
+        self._between = _Waiting(BETWEEN)
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
         self._file: IO[bytes] | None = None
@@ -127,6 +130,7 @@ class Watchdog:
             yield
         finally:
             self._open.remove(mine)
+            self._between = _Waiting(BETWEEN)
             self._past.setdefault(name, deque(maxlen=_REMEMBERED)).append(time.monotonic() - start)
 
     def deadline(self, name: str) -> float:
@@ -149,7 +153,7 @@ class Watchdog:
             if now - armed > self.seconds / 2:
                 armed = now
                 self._arm_interpreter()
-            for waiting in list(self._open):
+            for waiting in list(self._open) or [self._between]:
                 waiting.seconds += passed
                 if not waiting.is_told and waiting.seconds > self.deadline(waiting.name):
                     waiting.is_told = True

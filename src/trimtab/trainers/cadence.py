@@ -46,6 +46,7 @@ class Cadence:
         self.stage.run.rollouts(self.stage.name, step, records)
         self.stage.guard.gaps.observe(pass_shares(records, self.pass_threshold))
         self.stage.log(step, metrics)
+        self.stage.tell_bad_rewards(step, [record["error"] or "" for record in records])
         if records:
             best = max(records, key=lambda record: record["reward"] or 0.0)
             self.stage.view.sample(best["prompt"], best["completion"], best["reward"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from trimtab.models.finite import find_in_tree
 from trimtab.monitor import Alarm, Guard, Measure
 from trimtab.monitor.sites import Site, StateFault
 from trimtab.monitor.watchdog import NoWatchdog, Stall, Watchdog
+from trimtab.rewards.base import NOT_FINITE
 from trimtab.runs import RunWriter, TerminalView
 from trimtab.runs.faults import reach
 
@@ -38,6 +40,7 @@ class Stage:
     is_resumed: bool = False
     watchdog: Watchdog | NoWatchdog = field(default_factory=NoWatchdog)
     last_step: int = -1  # the last one that was logged
+    has_bad_rewards: bool = False  # in the last step: NaN or infinity, which abstained
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record and show the metrics of a finished step, and raise what the detectors see."""
@@ -65,6 +68,17 @@ class Stage:
         for alarm in alarms:
             self.run.event(self.name, "alarm", step, alarm.as_dict())
             self.view.note(alarm.message(self.guard.language))
+
+    def tell_bad_rewards(self, step: int, errors: Sequence[str]) -> None:
+        """Alarm, until it ends only once, when rewards are NaN or infinite: they abstain and are not seen.
+
+        ``errors`` are those of the step's completions, empty where there was none.
+        """
+        count = sum(NOT_FINITE in error for error in errors)
+        if count and not self.has_bad_rewards:
+            evidence = {"completions": float(count), "of": float(len(errors))}
+            self._raise_alarms(step, [Alarm("non_finite", "reward", math.nan, math.inf, evidence)])
+        self.has_bad_rewards = bool(count)
 
     def tell_memory(self, step: int, news: Sequence[Shrink]) -> None:
         """Record where memory ran out and what was done about it."""
