@@ -11,7 +11,8 @@
     ├── RolloutError            the sampling engine cannot do what was asked
     ├── CheckpointError         a checkpoint is missing, incomplete or of another recipe
     ├── MemoryShortError        a single row does not fit into memory
-    └── DivergedError           the run went bad and was stopped (exit code 3)
+    ├── DivergedError           the run went bad and was stopped (exit code 3)
+    └── StoppedError            a signal stopped the run after it was saved (exit code 130 or 143)
 
 The message is one sentence for a user, without a traceback; a bug is never wrapped into these.
 """
@@ -64,6 +65,14 @@ class DivergedError(TrimtabError):
     """The run was stopped because its numbers went bad."""
 
     exit_code = 3
+
+
+class StoppedError(TrimtabError):
+    """A signal stopped the run; it can go on from what was saved."""
+
+    def __init__(self, sentence: str, exit_code: int = 130) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

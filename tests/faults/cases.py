@@ -16,7 +16,7 @@ from tests.faults.forked import DEADLINE_SECONDS, Ended
 from tests.faults.injections import Setup, watched
 from tests.faults.tiny_runs import STEPS, TinyRun
 
-How = Literal["survived", "resumed"]
+How = Literal["survived", "resumed", "either"]
 STALL = {"stall_seconds": 10.0, "stall_action": "stop"}
 
 
@@ -25,6 +25,7 @@ class Fault:
     """One fault. ``point`` is for ``trimtab.runs.faults``, ``setup`` is called in the run's process.
 
     ``how``: the first process finishes in spite of it (survived), or ends and a second one goes on (resumed).
+    ``either`` leaves that open.
     ``is_exact``: it ends bit for bit like an undisturbed run. ``event`` and ``words``: what must have been
     said, as an event of this kind and as text in it (or in the output). ``damage`` happens between the
     processes.
@@ -80,7 +81,7 @@ def disturb(fault: Fault, seed: int, root: Path, undisturbed: TinyRun) -> Outcom
     how, steps = "survived", run.steps_done()
     if first.is_hung:
         problems.append(f"hung for {DEADLINE_SECONDS:g} s")
-    elif fault.how == "resumed" and code != 0:
+    elif fault.how != "survived" and code != 0:
         how, ended = _resume(fault, run)
     if fault.how == "survived" and code != 0:
         problems.append(f"ended with {code}")

@@ -108,11 +108,11 @@ def _rewards() -> Iterator[Fault]:
 def _machines() -> Iterator[Fault]:
     for point in ("checkpoint_after_tensors@2", "before_event@4", "model_written@1"):
         name = f"disk full: {point.partition('@')[0]}"
-        yield Fault(name, point=f"{point}=oserror", words="No space left")
-    yield Fault("disk full: file size limit of the kernel", setup=put.small_files(100_000))
+        yield Fault(name, "either", f"{point}=oserror", words="No space left")
+    yield Fault("disk full: file size limit of the kernel", "either", setup=put.small_files(100_000))
     yield Fault("directory read-only", setup=put.as_nobody, before=_read_only, damage=_writable, codes=(2,))
     no_files = put.before_call(NativeEngine, "generate", 4, put.no_more_files)
-    yield Fault("descriptors exhausted", setup=no_files, words="Too many open files")
+    yield Fault("descriptors exhausted", "either", setup=no_files, words="Too many open files")
     for hours in (-1, 1):
         jump = put.clock_jump(3600.0 * hours)
         yield Fault(f"clock jumps by {hours:+d} h", "survived", setup=jump, monitor=STALL)

@@ -23,7 +23,7 @@ from trimtab.monitor.watchdog import Watchdog
 from trimtab.pipeline import training
 from trimtab.rollout.native import NativeEngine
 from trimtab.runs.writer import RunWriter
-from trimtab.trainers import stage as stages
+from trimtab.trainers import saving
 
 Setup = Callable[[], object]
 NAN, INF = float("nan"), float("inf")
@@ -178,7 +178,7 @@ def watched(root: Path, setup: Setup) -> Setup:
     def install() -> None:
         spy(MasterAdamW, "step", lambda o, *_: _bad(o.parameters.values()), compares=True)
         spy(NativeEngine, "generate", lambda e, *_: _bad(e.model.parameters()))
-        spy(stages, "save_checkpoint", lambda _, state, *__: _bad(checkpoint_tensors(state)))
+        spy(saving, "save_checkpoint", lambda _, state, *__: _bad(checkpoint_tensors(state)))
         spy(training, "save_model", lambda model, *_: _bad(model.parameters()))
         setup()
 

@@ -1,11 +1,13 @@
 """The entry of ``trimtab``: find the command, run it, and turn every failure into one sentence.
 
-Exit codes: 0 done, 1 a bug, 2 something that the user can mend, 3 the run diverged, 130 interrupted.
+Exit codes: 0 done, 1 a bug, 2 something that the user can mend, 3 the run diverged, 130 or 143
+stopped by SIGINT or SIGTERM.
 Nothing but the standard library is imported before the command line is parsed.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -14,7 +16,7 @@ from importlib import import_module
 
 from trimtab import __version__
 from trimtab.cli.parser import Parser, parse
-from trimtab.errors import ConfigError, TrimtabError, nearest
+from trimtab.errors import ConfigError, StoppedError, TrimtabError, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("trimtab.cli.run", "run the stages of a recipe: SFT, reward model, RL, evaluation"),
@@ -42,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             return _dispatch(arguments)
+    except StoppedError as error:
+        print(f"trimtab: {error}.", file=sys.stderr)
+        return error.exit_code
     except TrimtabError as error:
         return _say(f"{' '.join(str(error).split()).rstrip('.')}.", error.exit_code)
     except KeyboardInterrupt:
@@ -51,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            place = f" for {error.filename}" if error.filename else ""
+            return _say(f"no space left on the disk{place}: make room, then go on with --resume.", 2)
         if os.environ.get("TRIMTAB_DEBUG"):
             raise
         shown = " ".join(f"{type(error).__name__}: {error}".split())[:400].rstrip(": .")

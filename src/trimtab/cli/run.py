@@ -6,12 +6,14 @@ Any key of the recipe can be overridden: --rl.kl.coef 0.01 or --rl.kl.coef=0.01 
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from trimtab.cli.parser import Parser, parse, split_overrides
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, StoppedError
 
 STAGES = ("sft", "reward_model", "rl", "eval")
 
@@ -26,6 +28,13 @@ def add_arguments(parser: Parser) -> None:
         "--output", metavar="DIR", help="write to DIR/sft, DIR/rm, DIR/policy, DIR/run and DIR/summary.json"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="go on by itself after a crash, at most N times",
+    )
     parser.add_argument("--keys", action="store_true", help="list every recipe key and leave")
 
 
@@ -38,6 +47,7 @@ def split(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
         parser.print_help()
     found.show_help = asks_help
     found.overrides = overrides
+    found.words = list(arguments)
     return found
 
 
@@ -53,11 +63,29 @@ def execute(args: argparse.Namespace) -> int:
     from trimtab.config import load_recipe
 
     recipe = load_recipe(args.recipe, args.overrides, args.output)
-    from trimtab.pipeline import run_pipeline
+    if args.max_restarts < 0:
+        raise ConfigError(f"--max-restarts {args.max_restarts} is negative; give 0 or more.")
+    if args.max_restarts:
+        from trimtab.cli.supervise import supervise, without_restarts
 
-    summary: dict[str, Any] = run_pipeline(recipe, stage=args.stage, resume=args.resume)
+        return supervise(without_restarts(args.words), recipe.paths.run, args.max_restarts)
+    from trimtab.pipeline import run_pipeline
+    from trimtab.runs.stopping import StopRequest
+
+    summary: dict[str, Any]
+    try:
+        with StopRequest() as stop:
+            summary = run_pipeline(recipe, stage=args.stage, resume=args.resume, stop=stop)
+    except StoppedError:
+        print(f"go on with: {resume_command(args.words)}", file=sys.stderr)
+        raise
     print(f"done: {', '.join(summary.get('stages', {})) or args.stage}; result in {recipe.paths.summary}")
     return 0
+
+
+def resume_command(words: Sequence[str]) -> str:
+    """The command line that goes on with the run that ``trimtab run`` was started with as ``words``."""
+    return shlex.join(["trimtab", "run", *words, *([] if "--resume" in words else ["--resume"])])
 
 
 def describe_keys() -> str:

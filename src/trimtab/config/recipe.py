@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from trimtab.config.base import Section
+from trimtab.config.checkpoint import CheckpointConfig
 from trimtab.config.data import RewardModelConfig, SFTConfig
 from trimtab.config.evals import EvalConfig, MonitorConfig
 from trimtab.config.model import ModelConfig
@@ -55,6 +56,7 @@ class Recipe(Section):
     rollout: RolloutConfig = Field(default_factory=lambda: RolloutConfig())
     eval: EvalConfig | None = Field(None, description="Evaluation; no table, no stage.")
     train: TrainConfig = Field(default_factory=lambda: TrainConfig())
+    checkpoint: CheckpointConfig = Field(default_factory=lambda: CheckpointConfig())
     monitor: MonitorConfig = Field(default_factory=lambda: MonitorConfig())
 
     @model_validator(mode="after")

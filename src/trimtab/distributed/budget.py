@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -27,6 +28,33 @@ def choose_max_tokens(model: Any) -> int:
     fitting = int(room / activation_bytes(model)) // SMALLEST * SMALLEST
     cap = LARGEST["cpu" if model.device.type == "cpu" else "other"]
     return max(SMALLEST, min(cap, fitting))
+
+
+_chosen: dict[str, int] = {}
+
+
+def remembered_max_tokens(model: Any) -> int:
+    """``choose_max_tokens``, asked once per process for models of one size.
+
+    The free memory is another at every moment, and sums over other micro-batches round otherwise: a resumed
+    run takes the numbers that its checkpoint has.
+    """
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    key = f"{model.device.type}/{activation_bytes(model):.0f}/{trained}"
+    if key not in _chosen:
+        _chosen[key] = choose_max_tokens(model)
+    return _chosen[key]
+
+
+def chosen_tokens() -> dict[str, int]:
+    """What was chosen so far; for a checkpoint."""
+    return dict(_chosen)
+
+
+def choose_tokens_as(chosen: Mapping[str, int]) -> None:
+    """Forget what was chosen, and take over ``chosen`` instead; with nothing, choose anew."""
+    _chosen.clear()
+    _chosen.update(chosen)
 
 
 def least_tokens(model: Any) -> int:

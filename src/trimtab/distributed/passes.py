@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from trimtab.distributed.budget import choose_max_tokens, least_tokens
+from trimtab.distributed.budget import least_tokens, remembered_max_tokens
 from trimtab.distributed.interfaces import Objective, Scores
 from trimtab.distributed.one_pass import one_pass_backward
 from trimtab.distributed.room import Room
@@ -93,7 +93,7 @@ class Packer:
 
     @cached_property
     def _chosen_tokens(self) -> int:
-        return self.settings.max_tokens or choose_max_tokens(self.model)
+        return self.settings.max_tokens or remembered_max_tokens(self.model)
 
     @property
     def max_tokens(self) -> int:

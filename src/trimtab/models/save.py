@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -55,30 +57,64 @@ def save_model(
         _flush(new)
         reach("before_model_rename")
         _replace(new, target)
-        reach("after_model_rename")
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return target
 
 
+def sweep_models(directory: str | os.PathLike[str]) -> None:
+    """Put right what a process that was killed while it saved to ``directory`` left beside it.
+
+    An earlier model that was out of the way comes back when the new one did not arrive; its other folders
+    come back in any case.
+    """
+    target = Path(directory)
+    if not target.parent.is_dir():
+        return
+    form = re.compile(rf"\.{re.escape(target.name)}-(old-)?[a-z0-9_]{{8}}")
+    for path in sorted(target.parent.glob(f".{glob.escape(target.name)}-*")):
+        found = form.fullmatch(path.name)
+        if found is None or not path.is_dir():
+            continue
+        if found[1] and (path / "model").is_dir():
+            _bring_back(path / "model", target)
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _flush(folder: Path) -> None:
     for file in (folder, *folder.rglob("*")):
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(file)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _replace(new: Path, target: Path) -> None:
     if not target.exists():
         new.rename(target)
+        _sync(target.parent)
+        reach("after_model_rename")
         return
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent)) / "model"
     target.rename(old)
     reach("between_model_renames")
     new.rename(target)
-    for entry in old.iterdir():
-        if entry.is_dir() and entry.name != ADAPTER_FOLDER:
-            entry.rename(target / entry.name)
+    _sync(target.parent)
+    reach("after_model_rename")
+    _bring_back(old, target)
     shutil.rmtree(old.parent)
+
+
+def _bring_back(old: Path, target: Path) -> None:
+    """Move what is no part of a model from ``old`` to ``target``; without a target, all of it."""
+    if not target.exists():
+        old.rename(target)
+        return
+    for entry in old.iterdir():
+        if entry.is_dir() and entry.name != ADAPTER_FOLDER and not (target / entry.name).exists():
+            entry.rename(target / entry.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any, cast
 import torch
 
 from trimtab.config import Recipe, Stage
-from trimtab.errors import ConfigError
+from trimtab.distributed.budget import choose_tokens_as
+from trimtab.errors import ConfigError, StoppedError
 from trimtab.evals.report import write_report
-from trimtab.models.checkpoint import list_checkpoints
+from trimtab.models.checkpoint import list_checkpoints, remove_checkpoints, seed_everything
+from trimtab.models.save import sweep_models
 from trimtab.monitor import Guard
 from trimtab.monitor.watchdog import build_watchdog
 from trimtab.pipeline.evaluation import run_eval
@@ -21,6 +22,7 @@ from trimtab.pipeline.training import num_steps, run_reward_model, run_rl, run_s
 from trimtab.rewards.registry import describe_sandbox
 from trimtab.runs import RunWriter, Sink, SinkSettings, TerminalView, build_sinks, read_events
 from trimtab.runs.files import write_json
+from trimtab.runs.stopping import StopRequest
 from trimtab.trainers import stage as stages
 
 RUNNERS: Mapping[Stage, Callable[[Recipe, stages.Stage], dict[str, Any]]] = {
@@ -31,18 +33,35 @@ RUNNERS: Mapping[Stage, Callable[[Recipe, stages.Stage], dict[str, Any]]] = {
 }
 
 
-def run_pipeline(recipe: Recipe, stage: Stage | None = None, resume: bool = False) -> dict[str, Any]:
+def run_pipeline(
+    recipe: Recipe, stage: Stage | None = None, resume: bool = False, stop: StopRequest | None = None
+) -> dict[str, Any]:
     """Run every stage of ``recipe`` in order, or only ``stage``; return and write the summary.
 
     With ``resume``, finished stages are skipped and the one that was interrupted goes on from its newest
-    checkpoint.
+    checkpoint. With ``stop``, a signal ends the run where it can go on from.
 
     Raises:
         TrimtabError: something that the user can mend; its sentence says what.
+        StoppedError: ``stop`` was asked for.
     """
+    if stop is None:
+        return _run_pipeline(recipe, stage, resume, StopRequest())
+    try:
+        return _run_pipeline(recipe, stage, resume, stop)
+    except KeyboardInterrupt:
+        raise StoppedError(
+            f"stopped by {stop.name} at once; what came after the last checkpoint is repeated on --resume",
+            stop.exit_code,
+        ) from None
+
+
+def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopRequest) -> dict[str, Any]:
     names = _stages_of(recipe, stage)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    for path in (recipe.paths.sft, recipe.paths.reward_model, recipe.paths.policy):
+        sweep_models(path)
     keeps_records = resume or stage is not None
     facts = describe_sandbox(recipe.rl.rewards) if recipe.rl is not None else {}
     with RunWriter(
@@ -54,11 +73,13 @@ def run_pipeline(recipe: Recipe, stage: Stage | None = None, resume: bool = Fals
                 continue
             checkpoints = run.directory.checkpoints / name
             if not resume:  # a later --resume must not find those of the run before
-                shutil.rmtree(checkpoints, ignore_errors=True)
+                remove_checkpoints(checkpoints)
             if not list_checkpoints(checkpoints):
                 run.rewind(name, 0)
             results.pop("eval", None)
-            results[name] = _run_stage(recipe, name, run, resume)
+            results[name] = _run_stage(recipe, _new_stage(recipe, name, run, resume, stop))
+            if stop.is_asked and name != names[-1]:
+                raise StoppedError(f"stopped by {stop.name} after the stage {name}", stop.exit_code)
         summary = summarise(results)
         write_json(Path(recipe.paths.summary), summary)
         write_report(run.directory, summary)
@@ -82,27 +103,33 @@ def _sinks(recipe: Recipe) -> list[Sink]:
     return build_sinks(monitor.trackers, settings)
 
 
-def _run_stage(recipe: Recipe, name: Stage, run: RunWriter, resume: bool) -> dict[str, Any]:
-    start = time.perf_counter()
-    monitor = recipe.monitor
-    view = TerminalView(num_steps(recipe, name), name, samples=monitor.samples)
-    stage = stages.Stage(
+def _new_stage(recipe: Recipe, name: Stage, run: RunWriter, resume: bool, stop: StopRequest) -> stages.Stage:
+    return stages.Stage(
         name=name,
         run=run,
-        view=view,
-        guard=Guard(config=monitor),
+        view=TerminalView(num_steps(recipe, name), name, samples=recipe.monitor.samples),
+        guard=Guard(config=recipe.monitor),
         checkpoint_every=getattr(getattr(recipe, name), "checkpoint_every", 0),
         is_resumed=resume,
+        checkpoint=recipe.checkpoint,
+        stop=stop,
     )
-    run.event(name, "stage_started", 0, {})
+
+
+def _run_stage(recipe: Recipe, stage: stages.Stage) -> dict[str, Any]:
+    start, name = time.perf_counter(), cast(Stage, stage.name)
+    stage.run.event(name, "stage_started", 0, {})
     try:
-        torch.manual_seed(recipe.seed)
-        with build_watchdog(monitor, run.directory.stacks, stage.tell_stall) as stage.watchdog:
+        seed_everything(recipe.seed)
+        choose_tokens_as({})
+        stacks = stage.run.directory.stacks
+        with build_watchdog(recipe.monitor, stacks, stage.tell_stall) as stage.watchdog:
             result = RUNNERS[name](recipe, stage)
     finally:
-        view.close()
+        stage.view.close()
+        stage.stop.is_deferred = False
     result["seconds"] = round(time.perf_counter() - start, 2)
-    run.event(name, "stage_finished", num_steps(recipe, name), result)
+    stage.run.event(name, "stage_finished", num_steps(recipe, name), result)
     return result
 
 

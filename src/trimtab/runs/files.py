@@ -24,6 +24,15 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def sync_directory(path: Path) -> None:
+    """Bring the names in a directory to the disk: a renamed file may be lost without it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content`` in one step."""
     replace_file(path, lambda partial: partial.write_bytes(content))

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Self
 
 from trimtab.errors import DataError
 from trimtab.runs.events import EVENT_KINDS, Event, EventKind, to_plain
-from trimtab.runs.files import read_json, write_bytes, write_json
+from trimtab.runs.files import read_json, sync_directory, write_bytes, write_json
 from trimtab.runs.layout import RunDirectory
 from trimtab.runs.manifest import build_manifest
 from trimtab.runs.reader import complete_lines, parse_events
@@ -22,6 +22,8 @@ _DURABLE: tuple[EventKind, ...] = (
     "checkpoint",
     "stage_finished",
 )  # synced to the disk, not only to the system
+
+_LASTING: tuple[EventKind, ...] = ("resumed", "restart", "warning")  # kept by a rewind
 
 
 class RunWriter:
@@ -55,6 +57,7 @@ class RunWriter:
             self.directory.create()
             self._start(recipe, facts)
             _cut_half_line(self.directory)
+            _sweep(self.directory)
             self._file: BinaryIO = self.directory.events.open("ab")
         except OSError as error:
             raise DataError(
@@ -107,14 +110,17 @@ class RunWriter:
     def rewind(self, stage: str, step: int) -> None:
         """Keep only the first ``step`` steps of ``stage`` (0 … step − 1); other stages are untouched.
 
-        Events and rollouts of later steps go; the checkpoint taken after ``step`` finished steps stays.
+        Events and rollouts of later steps go; the checkpoint taken after ``step`` finished steps stays, and
+        so does what happened to the process: resumptions, restarts, warnings.
         """
         self._file.close()
         kept = [
             line + b"\n"
             for line in complete_lines(self.directory.events)
             for event in parse_events([line])
-            if event.stage != stage or event.step < step + (event.kind == "checkpoint")
+            if event.stage != stage
+            or event.step < step + (event.kind == "checkpoint")
+            or event.kind in _LASTING
         ]
         write_bytes(self.directory.events, b"".join(kept))
         folder = self.directory.rollouts / stage
@@ -122,6 +128,13 @@ class RunWriter:
             if is_rollout_of(path, step):
                 path.unlink()
         self._file = self.directory.events.open("ab")
+
+    def sync(self) -> None:
+        """Bring events and rollouts to the disk: a checkpoint must not be newer than the record."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for folder in (self.directory.root, *(path for path in self.directory.rollouts.glob("*/"))):
+            sync_directory(folder)
 
     def close(self) -> None:
         """Sync the events and close the sinks. Closing twice does nothing."""
@@ -158,14 +171,15 @@ def _set_aside(layout: RunDirectory) -> None:
         return
     shutil.rmtree(layout.previous, ignore_errors=True)
     layout.previous.mkdir()
+    # The events last: a kill in between must not leave the checkpoints of a run without its record.
     for path in (
-        layout.events,
-        layout.rollouts,
         layout.checkpoints,
-        layout.manifest,
+        layout.rollouts,
         layout.recipe,
         layout.report,
         layout.tensorboard,
+        layout.manifest,
+        layout.events,
     ):
         if path.exists():
             path.rename(layout.previous / path.name)
@@ -178,6 +192,24 @@ def _cut_half_line(layout: RunDirectory) -> None:
     with layout.events.open("rb+") as file:
         whole = file.read().rfind(b"\n") + 1
         file.truncate(whole)
+
+
+def append_event(root: str | os.PathLike[str], event: Event) -> None:
+    """Append one event to a run that no process writes; what a killed one left of a line is cut off."""
+    layout = RunDirectory(os.fspath(root)).create()
+    _cut_half_line(layout)
+    with layout.events.open("ab") as file:
+        file.write(event.to_line().encode("utf-8", "backslashreplace") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sweep(layout: RunDirectory) -> None:
+    """Remove the temporary files of a process that was killed."""
+    for pattern in ("*.tmp", "rollouts/*/*.tmp", "checkpoints/*/*.json.*.tmp"):
+        for path in layout.root.glob(pattern):
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def _changed_keys(before: Any, after: Any, prefix: str = "") -> list[str]:

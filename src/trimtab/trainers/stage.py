@@ -10,15 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trimtab.config.checkpoint import CheckpointConfig
 from trimtab.distributed.room import Shrink
-from trimtab.errors import DivergedError
-from trimtab.models.checkpoint import (
-    list_checkpoints,
-    load_checkpoint,
-    rng_state,
-    save_checkpoint,
-    set_rng_state,
-)
+from trimtab.errors import DivergedError, StoppedError
 from trimtab.models.finite import find_in_tree
 from trimtab.monitor import Alarm, Guard, Measure
 from trimtab.monitor.sites import Site, StateFault
@@ -26,6 +20,8 @@ from trimtab.monitor.watchdog import NoWatchdog, Stall, Watchdog
 from trimtab.rewards.base import NOT_FINITE
 from trimtab.runs import RunWriter, TerminalView
 from trimtab.runs.faults import reach
+from trimtab.runs.stopping import StopRequest
+from trimtab.trainers.saving import restore_stage, save_stage
 
 
 @dataclass
@@ -41,6 +37,10 @@ class Stage:
     watchdog: Watchdog | NoWatchdog = field(default_factory=NoWatchdog)
     last_step: int = -1  # the last one that was logged
     has_bad_rewards: bool = False  # in the last step: NaN or infinity, which abstained
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    stop: StopRequest = field(default_factory=StopRequest)
+    # Name → finished steps and value, as last recorded: what the best checkpoint is chosen by.
+    latest: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record and show the metrics of a finished step, and raise what the detectors see."""
@@ -48,6 +48,7 @@ class Stage:
         self.run.metrics(self.name, step, metrics)
         reach("after_event")
         self.last_step = step
+        self.latest |= {name: (step + 1, value) for name, value in metrics.items()}
         self.view.update(step, metrics)
         self._raise_alarms(step, self.guard.after_log(metrics))
 
@@ -58,6 +59,7 @@ class Stage:
         """
         figures, alarms = self.guard.after_evaluation(measures)
         self.run.event(self.name, "evaluation", max(step, 0), {**figures, "num_steps": step + 1})
+        self.latest |= {name: (step + 1, value) for name, value in figures.items()}
         if step >= 0:
             self.run.metrics(self.name, step, figures)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
@@ -110,14 +112,25 @@ class Stage:
         return Path(self.run.directory.checkpoints) / self.name
 
     def checkpoint_if_due(self, step: int, total: int, state: Mapping[str, Any]) -> None:
-        """Save a checkpoint after ``step`` finished steps when the recipe asks for one there."""
-        if self.checkpoint_every and step % self.checkpoint_every == 0 and step < total:
-            full = {"step": step, "rng": rng_state(), "guard": self.guard.state(), **state}
-            self.refuse_bad_state(step, full)
+        """Save a checkpoint after ``step`` finished steps, when the recipe or a signal asks for one there.
+
+        After the last step there is none: the model is saved then.
+
+        Raises:
+            StoppedError: a signal asked the run to stop; what is needed to go on is saved.
+        """
+        is_due = self.checkpoint_every and step % self.checkpoint_every == 0
+        is_stopping = self.stop.is_asked and step < total
+        is_saved = False
+        if (is_due or is_stopping) and step < total:
+            self.refuse_bad_state(step, state)
             with self.watchdog.waiting("checkpoint"):
-                path = save_checkpoint(self.checkpoint_directory / f"step-{step:06d}", full)
-            self.run.event(self.name, "checkpoint", step, {"path": str(path)})
+                is_saved = save_stage(self, step, state)
         reach("step_finished")
+        if is_stopping:
+            where = f"after step {step} of {total} of {self.name}"
+            lost = "" if is_saved else "; its checkpoint could not be written, an older one is used"
+            raise StoppedError(f"stopped by {self.stop.name} {where}{lost}", self.stop.exit_code)
 
     def refuse_bad_state(self, step: int, state: Mapping[str, Any]) -> None:
         """Write no checkpoint from which nobody can go on.
@@ -133,15 +146,15 @@ class Stage:
         self.stop_if_diverged(step, decision.verdict, decision.reason, fault)
 
     def restore(self) -> dict[str, Any] | None:
-        """The newest checkpoint of this stage when the run is resumed, else None."""
-        found = list_checkpoints(self.checkpoint_directory) if self.is_resumed else []
-        if not found:
-            return None
-        state = load_checkpoint(found[-1])
-        set_rng_state(state["rng"])
-        self.guard.load_state(state["guard"])
-        self.run.rewind(self.name, state["step"])
-        self.view.note(f"resumed {self.name} after step {state['step']} from {found[-1]}")
+        """The newest checkpoint of this stage that can be read when the run is resumed, else None.
+
+        From here on a signal waits for the end of a step.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none can be read.
+        """
+        state = restore_stage(self) if self.is_resumed else None
+        self.stop.is_deferred = True
         return state
 
 

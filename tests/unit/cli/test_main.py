@@ -102,7 +102,7 @@ def test_run_hands_over_recipe_stage_and_resume(monkeypatch, tmp_path, capsys):
 
     seen = {}
 
-    def run_pipeline(recipe, stage, resume):
+    def run_pipeline(recipe, stage, resume, stop):
         seen.update(recipe=recipe, stage=stage, resume=resume)
         return {"stages": {"rl": 1.0}}
 
