@@ -108,7 +108,7 @@ def _rewards() -> Iterator[Fault]:
 def _machines() -> Iterator[Fault]:
     for point in ("checkpoint_after_tensors@2", "before_event@4", "model_written@1"):
         name = f"disk full: {point.partition('@')[0]}"
-        yield Fault(name, "either", f"{point}=oserror", words="No space left")
+        yield Fault(name, "either", f"{point}=oserror", words="o space left")
     yield Fault("disk full: file size limit of the kernel", "either", setup=put.small_files(100_000))
     yield Fault("directory read-only", setup=put.as_nobody, before=_read_only, damage=_writable, codes=(2,))
     no_files = put.before_call(NativeEngine, "generate", 4, put.no_more_files)
