@@ -6,13 +6,13 @@ must not start threads, so nothing is computed in it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import signal
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +37,10 @@ for _name in (
     "scipy.stats",
     "transformers.generation.utils",
     "transformers.models.llama.modeling_llama",
-    "torch._dynamo",
+    "pandas",
 ):
-    importlib.import_module(_name)
+    with contextlib.suppress(ImportError):  # pyarrow imports pandas where it is
+        importlib.import_module(_name)
 
 
 def table_of(kind: str) -> str:
@@ -93,8 +94,13 @@ def write_recipe(root: Path, kind: str, **keys: Any) -> Path:
     name = table_of(kind)
     table = {**tree[name], "steps": STEPS, "checkpoint_every": EVERY, "learning_rate": 1e-2}
     if name == "rl":
-        rewards = ["length", "repetition"]
-        table |= {"algorithm": kind, "rewards": rewards, "num_minibatches": 2, "max_new_tokens": 6}
+        # Neither starts a process; both differ between completions of random bytes.
+        rewards = [
+            {"name": "length", "options": {"low": 40, "high": 60}},
+            {"name": "language", "options": {"target": "en"}, "constraint": {"target": 0.1}},
+        ]
+        table |= {"algorithm": kind, "rewards": rewards, "max_new_tokens": 6}
+        table |= {"num_minibatches": 2, "num_epochs_per_batch": 1}
         table |= {"eval_every": 2, "eval_prompts": 2, "reward_normalisation": "running"}
         table |= {"kl": {"controller": "adaptive", "horizon": 10, "coef": 0.1}}
         if kind == "grpo":
@@ -107,17 +113,19 @@ def write_recipe(root: Path, kind: str, **keys: Any) -> Path:
 
 def to_toml(tree: Mapping[str, Any]) -> str:
     """Plain data as TOML; JSON's spelling of text, numbers, truth values and lists is TOML's, too."""
-    plain = [f"{key} = {json.dumps(value)}" for key, value in tree.items() if not isinstance(value, Mapping)]
+    lines = [f"{key} = {_value(value)}" for key, value in tree.items() if not isinstance(value, Mapping)]
     for name, table in tree.items():
         if isinstance(table, Mapping):
-            inner = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
-            plain += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in inner.items())]
-            for sub, values in table.items():
-                if isinstance(values, Mapping):
-                    plain += [f"[{name}.{sub}]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
-    text = "\n".join(plain) + "\n"
-    tomllib.loads(text)
-    return text
+            lines += [f"[{name}]", *(f"{key} = {_value(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_value(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(one) for one in value) + "]"
+    return json.dumps(value)
 
 
 def start(recipe: Path, output: Path, words: Sequence[str] = (), fault: str | None = None) -> int:

@@ -37,7 +37,7 @@ def points(kind: str) -> list[tuple[str, str]]:
     """Name and fault of every case of a stage. Inside a step: in the fourth, whose end has a checkpoint."""
     cases = [(f"boundary {step}", f"step_finished@{step}=kill") for step in range(1, STEPS + 1)]
     inner = (*(SAMPLED if kind in ("grpo", "ppo") else SUPERVISED), *UPDATE)
-    per_step = {"grpo": 2, "ppo": 2 * 2 * 4}  # mini-batches; PPO: four epochs of two, with two learners
+    per_step = {"grpo": 2, "ppo": 4}  # two mini-batches; PPO: two learners
     for name in inner:
         is_update = name in UPDATE[:3]
         count = 3 * per_step.get(kind, 1) + 1 if is_update else 4

@@ -51,7 +51,7 @@ def save_checkpoint(
         _write(temporary, target.name, state)
         _put(temporary, target)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)  # what it took may be what is missing
+        sweep(target.parent)  # what it took may be what is missing
         raise CheckpointError(
             f"The checkpoint {target} cannot be written ({_reason(error)}): make room on the disk; the "
             f"checkpoints before it are whole."
