@@ -45,6 +45,7 @@ class Fault:
     while_running: Callable[[int], object] | None = None
     is_watched: bool = False  # count NaN and infinity that reach weights, samples, checkpoints
     before: Callable[[TinyRun], object] | None = None
+    is_timed: bool = True  # off where the clock that events are dated with is what fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def disturb(fault: Fault, seed: int, root: Path, undisturbed: TinyRun) -> Outcom
     first = run.start(fault.point, setup, while_running=fault.while_running)
     ended, code = first, first.code
     detection, noticed = _detected(fault, run, first)
-    how, steps = "survived", run.steps_done()
+    how = "survived"
     if first.is_hung:
         problems.append(f"hung for {DEADLINE_SECONDS:g} s")
     elif fault.how != "survived" and code != 0:
@@ -98,7 +99,9 @@ def disturb(fault: Fault, seed: int, root: Path, undisturbed: TinyRun) -> Outcom
     problems += _unsaid(fault, run, first)
     if (root / "reached").exists():
         problems.append(f"numbers that are not finite reached {(root / 'reached').read_text()}")
-    recovery = _recovered(run, ended.started if how != "survived" else noticed, steps)
+    recovery = _recovered(run, ended.started if how != "survived" else noticed)
+    if not fault.is_timed:
+        detection = recovery = None
     return Outcome(
         fault.name, seed, how, code, first.is_hung, is_exact, tuple(problems), detection, recovery,
         _last_line(first),
@@ -161,7 +164,7 @@ def _detected(fault: Fault, run: TinyRun, first: Ended) -> tuple[float | None, f
     return (max(0.0, noticed - max(before)) if before else None), noticed
 
 
-def _recovered(run: TinyRun, since: float, known: list[float]) -> float | None:
+def _recovered(run: TinyRun, since: float) -> float | None:
     later = [event.time for event in run.events("metrics") if event.time > since]
     return min(later) - since if later else None
 

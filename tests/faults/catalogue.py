@@ -115,7 +115,7 @@ def _machines() -> Iterator[Fault]:
     yield Fault("descriptors exhausted", "either", setup=no_files, words="Too many open files")
     for hours in (-1, 1):
         jump = put.clock_jump(3600.0 * hours)
-        yield Fault(f"clock jumps by {hours:+d} h", "survived", setup=jump, monitor=STALL)
+        yield Fault(f"clock jumps by {hours:+d} h", "survived", setup=jump, monitor=STALL, is_timed=False)
     yield Fault("tracker gone", "survived", setup=put.broken_tracker)
     oom = {"event": "out_of_memory", "words": "max_tokens", "is_exact": False}
     yield Fault("out of memory in a micro-batch", "survived", "mid_backward@5=oom", **oom)  # type: ignore[arg-type]
