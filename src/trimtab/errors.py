@@ -10,6 +10,7 @@
     ├── AdvantageError          advantages cannot be estimated from these rewards (a group of one, ...)
     ├── RolloutError            the sampling engine cannot do what was asked
     ├── CheckpointError         a checkpoint is missing, incomplete or of another recipe
+    ├── MemoryShortError        a single row does not fit into memory
     ├── DivergedError           the run went bad and was stopped (exit code 3)
     └── StoppedError            a signal stopped the run after it was saved (exit code 130 or 143)
 
@@ -54,6 +55,10 @@ class RolloutError(TrimtabError):
 
 class CheckpointError(TrimtabError):
     """A checkpoint cannot be read or does not belong to this run."""
+
+
+class MemoryShortError(TrimtabError):
+    """Not even one row fits into memory."""
 
 
 class DivergedError(TrimtabError):

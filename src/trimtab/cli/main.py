@@ -1,7 +1,7 @@
 """The entry of ``trimtab``: find the command, run it, and turn every failure into one sentence.
 
-Exit codes: 0 done, 1 a bug, 2 something that the user can mend, 3 the run diverged, 130 or 143
-stopped by SIGINT or SIGTERM.
+Exit codes: 0 done, 1 a bug, 2 something that the user can mend, 3 the run diverged, 75 the run stalled,
+130 or 143 stopped by SIGINT or SIGTERM.
 Nothing but the standard library is imported before the command line is parsed.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from trimtab.config.base import Section
@@ -75,6 +77,17 @@ class MonitorConfig(Section):
     gap_window: int = Field(2, ge=1, description="Evaluations that are averaged at either end of a gap.")
     gap_errors: float = Field(
         3.0, ge=0, description="A gap counts when it has grown by so many standard errors."
+    )
+    stall_seconds: float = Field(
+        1800.0, gt=0, description="A phase of a step that takes longer than this is a stall."
+    )
+    stall_factor: float = Field(
+        20.0,
+        ge=1,
+        description="And longer than so many times its usual (median) duration, where that is more.",
+    )
+    stall_action: Literal["warn", "stop"] = Field(
+        "warn", description="At a stall: warn only, or stop the process with exit code 75."
     )
     language: str = Field("en", pattern="^(en|zh)$", description="Language of the messages: en or zh.")
     trackers: list[str] = Field(

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from trimtab.distributed.room import Shrink
+from trimtab.models.finite import FiniteCheck
 from trimtab.types import TrainBatch
 
 
@@ -45,7 +47,12 @@ class Objective(Protocol):
 
 
 class Learner(Protocol):
-    """A model under training."""
+    """A model under training; ``finite`` tells whether its weights and moments are numbers."""
+
+    @property
+    def finite(self) -> FiniteCheck:
+        """What knows the weights and the optimizer's state."""
+        ...
 
     def logprobs(self, batch: TrainBatch) -> Tensor:
         """Log-probabilities ``[B, T]`` of the completion tokens, without gradient."""
@@ -69,6 +76,10 @@ class Learner(Protocol):
 
     def discard_gradients(self) -> None:
         """Clear the gradients without applying them."""
+        ...
+
+    def take_news(self) -> list[Shrink]:
+        """Where memory ran out since the last call."""
         ...
 
     def state(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from trimtab.distributed.budget import least_tokens, remembered_max_tokens
 from trimtab.distributed.interfaces import Objective, Scores
 from trimtab.distributed.one_pass import one_pass_backward
+from trimtab.distributed.room import Room
 from trimtab.functional import logprobs_and_entropy
 from trimtab.functional.head import head_logprobs
 from trimtab.models.attention import UnsupportedAttentionError
@@ -49,6 +50,7 @@ class WorkerSettings:
     max_tokens: int | None = None  # tokens per micro-batch; None: chosen from the memory
     packing: bool = True
     skip_zero: bool = True  # leave out rows whose gradient is exactly 0
+    room: Room = field(default_factory=Room, compare=False)  # shared by all passes with these settings
 
 
 class Pass(Protocol):
@@ -56,6 +58,10 @@ class Pass(Protocol):
 
     def split(self, batch: TrainBatch) -> Iterator[tuple[Tensor, TrainBatch]]:
         """Yield row indices and micro-batches, on the model's device."""
+        ...
+
+    def shrink(self, cause: str) -> None:
+        """Make micro-batches smaller from now on: the last one did not fit into memory."""
         ...
 
     def faster(self) -> AbstractContextManager[None]:
@@ -76,6 +82,7 @@ class Packer:
 
     def __init__(self, model: Any, settings: WorkerSettings, *, is_trunk: bool = False) -> None:
         self.model, self.settings, self.is_trunk = model, settings, is_trunk
+        self._running: TrainBatch | None = None  # the micro-batch that was handed out last
 
     @cached_property
     def fault(self) -> str | None:
@@ -85,9 +92,14 @@ class Packer:
         return find_packing_fault(self.model, is_trunk=self.is_trunk)
 
     @cached_property
-    def max_tokens(self) -> int:
-        """Tokens per micro-batch at most."""
+    def _chosen_tokens(self) -> int:
         return self.settings.max_tokens or remembered_max_tokens(self.model)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens per micro-batch at most; fewer once memory has run out."""
+        limit = self.settings.room.limit
+        return self._chosen_tokens if limit is None else min(limit, self._chosen_tokens)
 
     def faster(self) -> AbstractContextManager[None]:
         """See ``Pass``."""
@@ -95,12 +107,25 @@ class Packer:
 
     def split(self, batch: TrainBatch) -> Iterator[tuple[Tensor, TrainBatch]]:
         """Yield row indices and micro-batches on the model's device. Packed: trained rows only."""
-        if self.fault is None and can_pack(batch) and bool(batch.completion_mask[:, 1:].any()):
+        if self._is_packed(batch):
             parts = split_by_tokens(batch, self._packed_tokens(batch), self.settings.microbatch_size)
         else:
             parts = split_by_length(batch, self.max_tokens, self.settings.microbatch_size)
         for index in parts:
-            yield index, batch.rows(index).to(self.model.device)
+            self._running = batch.rows(index)
+            yield index, self._running.to(self.model.device)
+
+    def shrink(self, cause: str) -> None:
+        """See ``Pass``."""
+        micro = self._running
+        assert micro is not None
+        num_tokens = int(micro.attention_mask.sum(dim=1).max()) * len(micro)
+        if self._is_packed(micro):
+            num_tokens = make_plan(micro).input_ids.shape[1]
+        self.settings.room.shrink(len(micro), num_tokens, cause)
+
+    def _is_packed(self, batch: TrainBatch) -> bool:
+        return self.fault is None and can_pack(batch) and bool(batch.completion_mask[:, 1:].any())
 
     def _packed_tokens(self, batch: TrainBatch) -> int:
         """As few as a CPU runs at full speed with, unless the recipe says how many; a GPU wants many."""
@@ -113,7 +138,7 @@ class Packer:
         self, micro: TrainBatch, packed: Callable[[PackPlan], Found], padded: Callable[[], Found]
     ) -> Found:
         """Call ``packed`` with the plan of the micro-batch, or ``padded`` where that is impossible."""
-        if self.fault is None and can_pack(micro) and bool(micro.completion_mask[:, 1:].any()):
+        if self._is_packed(micro):
             try:
                 return packed(make_plan(micro).to(self.model.device))
             except UnsupportedAttentionError as error:
@@ -149,6 +174,10 @@ class PolicyPass:
     def split(self, batch: TrainBatch) -> Iterator[tuple[Tensor, TrainBatch]]:
         """See ``Pass``."""
         return self.packer.split(batch)
+
+    def shrink(self, cause: str) -> None:
+        """See ``Pass``."""
+        self.packer.shrink(cause)
 
     def faster(self) -> AbstractContextManager[None]:
         """See ``Pass``."""
@@ -226,6 +255,10 @@ class CriticPass:
     def split(self, batch: TrainBatch) -> Iterator[tuple[Tensor, TrainBatch]]:
         """See ``Pass``."""
         return self.packer.split(batch)
+
+    def shrink(self, cause: str) -> None:
+        """See ``Pass``."""
+        self.packer.shrink(cause)
 
     def faster(self) -> AbstractContextManager[None]:
         """See ``Pass``."""

@@ -14,7 +14,9 @@ from trimtab.distributed.budget import is_checkpointing
 from trimtab.distributed.interfaces import Objective
 from trimtab.distributed.one_pass import merge_shares
 from trimtab.distributed.passes import CriticPass, Packer, Pass, PolicyPass, WorkerSettings
+from trimtab.distributed.room import Shrink, run_with_room
 from trimtab.functional import full_kl
+from trimtab.models.finite import FiniteCheck
 from trimtab.models.forward import token_scores
 from trimtab.models.lora import load_trainable_state, trainable_state
 from trimtab.models.moving_average import MovingAverage
@@ -44,6 +46,7 @@ class LocalLearner:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
+        self.finite = FiniteCheck(module, self.optimizer)
 
     def logprobs(self, batch: TrainBatch) -> Tensor:
         """Log-probabilities ``[B, T]`` of the completion tokens, without gradient."""
@@ -57,16 +60,30 @@ class LocalLearner:
         """Accumulate the gradients of ``objective`` over a mini-batch; return its metrics.
 
         Rows whose gradient is exactly 0 are left out (``skip_zero``); the loss's denominators still count
-        them, the metrics are of the rows that ran.
+        them, the metrics are of the rows that ran. When memory runs out, the mini-batch starts again with
+        smaller micro-batches; the gradients are those of a run that had begun with them.
+
+        Raises:
+            MemoryShortError: not even one row fits.
         """
         if self.settings.skip_zero:
             batch, objective = without_idle_rows(batch, objective)
+        before = {name: grad.clone() for name, grad in self.optimizer.gradients.items()}  # none, as a rule
+
+        def shrink(cause: str) -> None:
+            self.model_pass.shrink(cause)
+            self.optimizer.set_gradients(before)
+
+        found = run_with_room(lambda: self._accumulate(batch, objective), shrink)
+        return {name: float(value) for name, value in found.items()}
+
+    def _accumulate(self, batch: TrainBatch, objective: Objective) -> dict[str, Tensor]:
         metrics: dict[str, Tensor] = {}
         with recomputing(self.module), self.model_pass.faster():
             for _, micro in self.model_pass.split(batch):
                 merge_shares(metrics, self.model_pass.backward(micro, objective))
                 reach("mid_backward")
-        return {name: float(value) for name, value in metrics.items()}
+        return metrics
 
     def clip_gradients(self, max_norm: float) -> float:
         """Scale the gradients to ``max_norm`` at most; return the norm before that."""
@@ -80,6 +97,10 @@ class LocalLearner:
     def discard_gradients(self) -> None:
         """Clear the gradients without applying them."""
         self.optimizer.zero_grad()
+
+    def take_news(self) -> list[Shrink]:
+        """What happened to micro-batches since the last call, also in passes without gradient."""
+        return self.settings.room.take_news()
 
     def state(self) -> dict[str, Any]:
         """Trained parameters and optimizer."""
@@ -143,12 +164,16 @@ class Reference:
 @torch.no_grad()
 def frozen_scores(model_pass: Pass, batch: TrainBatch, what: str) -> Tensor:
     """``logprobs`` or ``values`` at the completion tokens, ``[B, T]`` fp32 on the CPU, 0 elsewhere."""
-    out = torch.zeros(batch.token_ids.shape)
-    with model_pass.faster():
-        for index, micro in model_pass.split(batch):
-            found = getattr(model_pass.scores(micro), what)
-            out[index, : found.shape[1]] = found.float().cpu()
-    return out * batch.completion_mask.cpu()
+
+    def attempt() -> Tensor:
+        out = torch.zeros(batch.token_ids.shape)
+        with model_pass.faster():
+            for index, micro in model_pass.split(batch):
+                found = getattr(model_pass.scores(micro), what)
+                out[index, : found.shape[1]] = found.float().cpu()
+        return out
+
+    return run_with_room(attempt, model_pass.shrink) * batch.completion_mask.cpu()
 
 
 @torch.no_grad()
@@ -157,18 +182,22 @@ def exact_kl(policy: nn.Module, reference: nn.Module, batch: TrainBatch, setting
     models, packer = (policy, reference), Packer(policy, settings)
     others = Packer(reference, settings)
     packer.fault = packer.fault or others.fault
-    out = torch.zeros(batch.token_ids.shape)
-    with packer.faster(), others.faster():
-        for index, micro in packer.split(batch):
-            values = packer.either(
-                micro,
-                lambda plan: plan.scatter(
-                    _kl([packed_logits(m, plan) for m in models], settings.temperature)
-                ),
-                lambda micro=micro: _padded_kl(models, micro, settings.temperature),  # type: ignore[misc]
-            )
-            out[index, : values.shape[1]] = values.cpu()
-    return out
+
+    def attempt() -> Tensor:
+        out = torch.zeros(batch.token_ids.shape)
+        with packer.faster(), others.faster():
+            for index, micro in packer.split(batch):
+                values = packer.either(
+                    micro,
+                    lambda plan: plan.scatter(
+                        _kl([packed_logits(m, plan) for m in models], settings.temperature)
+                    ),
+                    lambda micro=micro: _padded_kl(models, micro, settings.temperature),  # type: ignore[misc]
+                )
+                out[index, : values.shape[1]] = values.cpu()
+        return out
+
+    return run_with_room(attempt, packer.shrink)
 
 
 def _kl(logits: list[Tensor], temperature: float, rows: int = 128) -> Tensor:

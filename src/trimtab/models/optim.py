@@ -77,6 +77,15 @@ class MasterAdamW:
         own = {name: p.grad for name, p in self.parameters.items() if name not in self._rests}
         return {**{name: grad for name, grad in own.items() if grad is not None}, **self._collected}
 
+    def set_gradients(self, gradients: Mapping[str, Tensor]) -> None:
+        """Forget the accumulated gradients and start from these, which ``gradients`` returned."""
+        self.zero_grad()
+        for name, grad in gradients.items():
+            if name in self._rests:
+                self._collected[name] = grad.clone()
+            else:
+                self.parameters[name].grad = grad.clone()
+
     @torch.no_grad()
     def step(self, learning_rate: float | None = None) -> None:
         """Apply the accumulated gradients (at ``learning_rate`` when given) and write the parameters."""

@@ -72,6 +72,13 @@ class Guard:
             return Decision("stop", f"{reason}; {self.max_skips} updates in a row were skipped before")
         return Decision("skip_update", f"{reason}; the weights stay as they are")
 
+    def on_broken_state(self, site: str, detail: str) -> Decision:
+        """Decide on NaN or infinity in what training goes on from: a weight, or the optimizer's state.
+
+        To skip an update would not remove it, and every later one would spread it, so the run ends here.
+        """
+        return Decision("stop", f"{site}: {detail}; no update can mend that, the last checkpoint is whole")
+
     def after_log(self, metrics: Mapping[str, float]) -> list[Alarm]:
         """Take the metrics of a finished step (our names) and return the alarms that are new."""
         return self.watch.see(metrics)

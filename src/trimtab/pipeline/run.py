@@ -16,6 +16,7 @@ from trimtab.evals.report import write_report
 from trimtab.models.checkpoint import list_checkpoints, remove_checkpoints, seed_everything
 from trimtab.models.save import sweep_models
 from trimtab.monitor import Guard
+from trimtab.monitor.watchdog import build_watchdog
 from trimtab.pipeline.evaluation import run_eval
 from trimtab.pipeline.training import num_steps, run_process_reward, run_reward_model, run_rl, run_sft
 from trimtab.rewards.registry import describe_sandbox
@@ -123,7 +124,9 @@ def _run_stage(recipe: Recipe, stage: stages.Stage) -> dict[str, Any]:
     try:
         seed_everything(recipe.seed)
         choose_tokens_as({})
-        result = RUNNERS[name](recipe, stage)
+        stacks = stage.run.directory.stacks
+        with build_watchdog(recipe.monitor, stacks, stage.tell_stall) as stage.watchdog:
+            result = RUNNERS[name](recipe, stage)
     finally:
         stage.view.close()
         stage.stop.is_deferred = False

@@ -11,6 +11,7 @@ from trimtab.types import RewardResult, Sample
 
 # Rewards become float32 and are squared for their deviation: the square of 1e18 is still finite.
 MAX_REWARD = 1e18
+NOT_FINITE = "not a finite number"  # in the error of every value that is NaN or infinite
 
 
 @runtime_checkable
@@ -48,7 +49,7 @@ def check_result(value: Any, name: str, low: float = -MAX_REWARD, high: float = 
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         return RewardResult(None, error=f"reward {name} returned {shown}, which is not a number")
     if not math.isfinite(number):
-        return RewardResult(None, error=f"reward {name} returned {number}, which is not a finite number")
+        return RewardResult(None, error=f"reward {name} returned {number}, which is {NOT_FINITE}")
     if not low <= number <= high:
         error = f"reward {name} returned {number:g}, which is outside its range {low:g} to {high:g}"
         return RewardResult(None, error=error)

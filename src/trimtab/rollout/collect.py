@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trimtab.data import encode_prompt
-from trimtab.rewards.base import Reward
+from trimtab.rewards.base import NOT_FINITE, Reward
 from trimtab.rollout.engine import RolloutEngine, SamplingParams
-from trimtab.types import Completion, Prompt, RolloutGroup, Sample
+from trimtab.types import Completion, Prompt, RewardResult, RolloutGroup, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,9 @@ class Collector:
         ]
 
     def score(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
-        """Score every completion of every group in one batched call."""
+        """Score every completion of every group in one batched call; a value that is not finite abstains."""
         samples = [sample_of(group.prompt, c) for group in groups for c in group.completions]
-        results = iter(self.reward.score(samples))
+        results = iter(map(self._finite, self.reward.score(samples)))
         return [
             RolloutGroup(
                 prompt=group.prompt,
@@ -56,6 +57,12 @@ class Collector:
             )
             for group in groups
         ]
+
+    def _finite(self, result: RewardResult) -> RewardResult:
+        if result.value is None or math.isfinite(result.value):
+            return result
+        error = f"reward {self.reward.name} returned {result.value}, which is {NOT_FINITE}"
+        return replace(result, value=None, error=error)
 
 
 def sample_of(prompt: Prompt, completion: Completion) -> Sample:

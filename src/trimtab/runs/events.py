@@ -29,6 +29,8 @@ EventKind = Literal[
     "warning",
     "evaluation",
     "sample",
+    "stall",
+    "out_of_memory",
     "note",
 ]
 EVENT_KINDS: tuple[str, ...] = get_args(EventKind)

@@ -51,6 +51,11 @@ class RunDirectory:
         return self.root / "report.md"
 
     @property
+    def stacks(self) -> Path:
+        """Where every thread stood when the run stalled; only there if it did."""
+        return self.root / "stacks.txt"
+
+    @property
     def tensorboard(self) -> Path:
         """``tensorboard/STAGE/``: TensorBoard event files."""
         return self.root / "tensorboard"

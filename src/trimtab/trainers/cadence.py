@@ -48,6 +48,7 @@ class Cadence:
         self.stage.run.rollouts(self.stage.name, step, records)
         self.stage.guard.gaps.observe(pass_shares(records, self.pass_threshold))
         self.stage.log(step, metrics)
+        self.stage.tell_bad_rewards(step, [record["error"] or "" for record in records])
         if records:
             best = max(records, key=lambda record: record["reward"] or 0.0)
             self.stage.view.sample(best["prompt"], best["completion"], best["reward"])
@@ -73,7 +74,13 @@ class Cadence:
     def evaluate_start(self, first: int, system: System) -> None:
         """Evaluate the policy that training starts from: what every later evaluation is compared with."""
         if first == 0 and self.evaluate is not None and self.rl.eval_every:
-            self.stage.log_evaluation(-1, self.evaluate(system, 0))
+            self._evaluate(-1, system)
+
+    def _evaluate(self, step: int, system: System) -> None:
+        assert self.evaluate is not None
+        with self.stage.watchdog.waiting("evaluation"):
+            measures = self.evaluate(system, step + 1)
+        self.stage.log_evaluation(step, measures)
 
     def refresh_prompts(self, step: int, steps: int, stream: PromptStream[Prompt]) -> None:
         """Draw the prompts again where the recipe says so; the event says how many are new (R21)."""
@@ -98,7 +105,7 @@ class Cadence:
         """Evaluate, refresh the reference and save a checkpoint where the recipe says so."""
         done = step + 1
         if self.evaluate is not None and self.rl.eval_every and done % self.rl.eval_every == 0:
-            self.stage.log_evaluation(step, self.evaluate(system, done))
+            self._evaluate(step, system)
         refresh = self.rl.reference_refresh_steps
         if refresh and done % refresh == 0:
             system.refresh_reference(self.rl.reference_mix)

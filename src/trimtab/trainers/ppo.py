@@ -72,7 +72,7 @@ def ppo_step(
 ) -> tuple[dict[str, float], list[dict[str, object]]]:
     """One collect and several epochs of updates; return its metrics and one record per completion."""
     reach("step_started")
-    phases, seed = Phases(), derive_seed(at.seed, "step", at.step)
+    phases, seed = Phases(stage.watchdog), derive_seed(at.seed, "step", at.step)
     groups = collect_groups(system, stream, rl, seed, phases, shaping)
     batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
     batch = shaping.apply(batch, groups)

@@ -13,6 +13,7 @@ from trimtab.config import RewardModelConfig
 from trimtab.data import Preference, PromptStream, load_preferences
 from trimtab.errors import DataError
 from trimtab.functional import bradley_terry_loss, expected_calibration_error
+from trimtab.models.finite import FiniteCheck
 from trimtab.models.forward import sequence_scores
 from trimtab.models.lora import load_trainable_state, trainable_state
 from trimtab.models.optim import MasterAdamW, learning_rate_at
@@ -22,6 +23,7 @@ from trimtab.runs.faults import poison, reach
 from trimtab.trainers.held_out import split_by_prompt
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Phases, Stage, total_steps
+from trimtab.trainers.update import decide, find_fault_after, find_fault_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def train_reward_model(
     steps = total_steps(len(encoded), config.batch_size, config.epochs, config.steps)
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optimizer = MasterAdamW(parameters, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    finite = FiniteCheck(model, optimizer)
     start = 0
     if (state := stage.restore()) is not None:
         start = state["step"]
@@ -71,7 +74,7 @@ def train_reward_model(
         optimizer.load_state_dict(state["optimizer"])
     for step in range(start, steps):
         reach("step_started")
-        phases = Phases()
+        phases = Phases(stage.watchdog)
         pairs = stream.next_batch(config.batch_size)
         reach("after_batch")
         rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)
@@ -79,12 +82,16 @@ def train_reward_model(
             loss, margins = _accumulate(model, pairs, tokenizer.pad_token_id, config)
             reach("after_backward")
             norm = poison("grad_norm", optimizer.clip_grad_norm(config.max_grad_norm))
-            decision = stage.guard.before_update({"loss/total": loss, "train/grad_norm": norm})
+            figures = {"loss/total": loss, "train/grad_norm": norm}
+            fault = find_fault_before([finite], figures)
+            decision = decide(stage.guard, figures, fault)
             if decision.verdict == "proceed":
                 optimizer.step(rate)
                 reach("after_optimizer_step")
             optimizer.zero_grad()
-            stage.stop_if_diverged(step, decision.verdict, decision.reason)
+            if decision.verdict == "proceed" and (fault := find_fault_after([finite])) is not None:
+                decision = decide(stage.guard, figures, fault)
+            stage.stop_if_diverged(step, decision.verdict, decision.reason, fault)
         stage.log(
             step,
             {

@@ -41,7 +41,7 @@ def train_sft(config: SFTConfig, learner: LocalLearner, tokenizer: object, stage
         learner.load_state(state["learner"])
     for step in range(start, steps):
         reach("step_started")
-        phases = Phases()
+        phases = Phases(stage.watchdog)
         batch = supervised_batch(stream.next_batch(config.batch_size), tokenizer.pad_token_id)
         reach("after_batch")
         num_tokens = float(batch.completion_mask.sum())

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trimtab.config.checkpoint import CheckpointConfig
+from trimtab.distributed.room import Shrink
 from trimtab.errors import DivergedError, StoppedError
+from trimtab.models.finite import find_in_tree
 from trimtab.monitor import Alarm, Guard, Measure
+from trimtab.monitor.sites import Site, StateFault
+from trimtab.monitor.watchdog import NoWatchdog, Stall, Watchdog
+from trimtab.rewards.base import NOT_FINITE
 from trimtab.runs import RunWriter, TerminalView
 from trimtab.runs.faults import reach
 from trimtab.runs.stopping import StopRequest
@@ -28,6 +34,9 @@ class Stage:
     guard: Guard
     checkpoint_every: int = 0
     is_resumed: bool = False
+    watchdog: Watchdog | NoWatchdog = field(default_factory=NoWatchdog)
+    last_step: int = -1  # the last one that was logged
+    has_bad_rewards: bool = False  # in the last step: NaN or infinity, which abstained
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     stop: StopRequest = field(default_factory=StopRequest)
     # Name → finished steps and value, as last recorded: what the best checkpoint is chosen by.
@@ -38,6 +47,7 @@ class Stage:
         reach("before_event")
         self.run.metrics(self.name, step, metrics)
         reach("after_event")
+        self.last_step = step
         self.latest |= {name: (step + 1, value) for name, value in metrics.items()}
         self.view.update(step, metrics)
         self._raise_alarms(step, self.guard.after_log(metrics))
@@ -61,11 +71,34 @@ class Stage:
             self.run.event(self.name, "alarm", step, alarm.as_dict())
             self.view.note(alarm.message(self.guard.language))
 
-    def stop_if_diverged(self, step: int, verdict: str, reason: str) -> None:
-        """Record a verdict other than proceed; a stop ends the run with a sentence."""
+    def tell_bad_rewards(self, step: int, errors: Sequence[str]) -> None:
+        """Alarm, until it ends only once, when rewards are NaN or infinite: they abstain and are not seen.
+
+        ``errors`` are those of the step's completions, empty where there was none.
+        """
+        count = sum(NOT_FINITE in error for error in errors)
+        if count and not self.has_bad_rewards:
+            evidence = {"completions": float(count), "of": float(len(errors))}
+            self._raise_alarms(step, [Alarm("non_finite", "reward", math.nan, math.inf, evidence)])
+        self.has_bad_rewards = bool(count)
+
+    def tell_memory(self, step: int, news: Sequence[Shrink]) -> None:
+        """Record where memory ran out and what was done about it."""
+        for item in news:
+            self.run.event(self.name, "out_of_memory", step, asdict(item))
+            self.view.note(item.sentence())
+
+    def tell_stall(self, stall: Stall) -> None:
+        """Record what is awaited for too long; called by the watchdog's thread."""
+        self.run.event(self.name, "stall", self.last_step + 1, {**asdict(stall), "text": stall.sentence()})
+        self.view.note(stall.sentence())
+
+    def stop_if_diverged(self, step: int, verdict: str, reason: str, fault: StateFault | None = None) -> None:
+        """Record a verdict other than proceed, with its site; a stop ends the run with a sentence."""
         if verdict == "proceed":
             return
-        self.run.event(self.name, "verdict", step, {"verdict": verdict, "reason": reason})
+        site = {"site": fault.site, "detail": fault.detail} if fault is not None else {}
+        self.run.event(self.name, "verdict", step, {"verdict": verdict, "reason": reason, **site})
         self.view.note(f"guard: {verdict}: {reason}")
         if verdict == "stop":
             raise DivergedError(
@@ -90,12 +123,27 @@ class Stage:
         is_stopping = self.stop.is_asked and step < total
         is_saved = False
         if (is_due or is_stopping) and step < total:
-            is_saved = save_stage(self, step, state)
+            self.refuse_bad_state(step, state)
+            with self.watchdog.waiting("checkpoint"):
+                is_saved = save_stage(self, step, state)
         reach("step_finished")
         if is_stopping:
             where = f"after step {step} of {total} of {self.name}"
             lost = "" if is_saved else "; its checkpoint could not be written, an older one is used"
             raise StoppedError(f"stopped by {self.stop.name} {where}{lost}", self.stop.exit_code)
+
+    def refuse_bad_state(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write no checkpoint from which nobody can go on.
+
+        Raises:
+            DivergedError: a tensor of ``state`` holds NaN or infinity, and the guard says stop.
+        """
+        if (path := find_in_tree(state)) is None:
+            return
+        site: Site = "optimizer state" if "/optimizer/" in path else "weight"
+        fault = StateFault(site, f"{path} is not finite, so no checkpoint is written", is_lasting=True)
+        decision = self.guard.on_broken_state(fault.site, fault.detail)
+        self.stop_if_diverged(step, decision.verdict, decision.reason, fault)
 
     def restore(self) -> dict[str, Any] | None:
         """The newest checkpoint of this stage that can be read when the run is resumed, else None.
@@ -121,7 +169,7 @@ class StepContext:
 
 
 class Phases:
-    """Seconds spent in each phase of a step.
+    """Seconds spent in each phase of a step; ``watchdog`` is told what the run waits for.
 
     Example:
         >>> phases = Phases()
@@ -129,7 +177,8 @@ class Phases:
         >>> phases.metrics()   # {"time/rollout": 1.2, "time/step": 1.3}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watchdog: Watchdog | NoWatchdog | None = None) -> None:
+        self._watchdog = watchdog or NoWatchdog()
         self._start = time.perf_counter()
         self._seconds: dict[str, float] = {}
 
@@ -138,7 +187,8 @@ class Phases:
         """Add the time of the block to phase ``name``."""
         start = time.perf_counter()
         try:
-            yield
+            with self._watchdog.waiting(name):
+                yield
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
 

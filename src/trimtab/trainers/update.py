@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trimtab.distributed.interfaces import Learner, Objective
+from trimtab.models.finite import FiniteCheck, find_non_finite
+from trimtab.monitor import Decision, Guard
+from trimtab.monitor.sites import Site, StateFault, site_of
 from trimtab.runs.faults import poison, reach
 from trimtab.trainers.stage import Stage
 from trimtab.types import TrainBatch, UpdateResult
+
+# What a mini-batch brings along, and the site that it stands for; the earliest comes first.
+_INPUTS: Mapping[str, Site] = {
+    "rollout_logprobs": "log-probability",
+    "old_logprobs": "log-probability",
+    "ref_logprobs": "log-probability",
+    "advantages": "reward",
+    "returns": "reward",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,7 @@ def guarded_updates(parts: Sequence[Part], minibatch: TrainBatch, stage: Stage) 
     Raises:
         DivergedError: the guard says stop.
     """
+    step = parts[0].settings.step
     results = []
     for part in parts:
         metrics = part.learner.forward_backward(minibatch, part.objective)
@@ -55,15 +69,59 @@ def guarded_updates(parts: Sequence[Part], minibatch: TrainBatch, stage: Stage) 
         norm = poison("grad_norm", part.learner.clip_gradients(part.settings.max_grad_norm))
         loss = metrics.get("loss/total", metrics.get("loss/value", 0.0))
         results.append(UpdateResult(loss=loss, grad_norm=norm, metrics=metrics))
+        stage.tell_memory(step, part.learner.take_news())
     figures = {name: value for result in results for name, value in result.metrics.items()}
     # A sum is finite only where every norm is.
     figures["train/grad_norm"] = sum(result.grad_norm for result in results)
-    decision = stage.guard.before_update(figures)
+    checks = [part.learner.finite for part in parts]
+    fault = find_fault_before(checks, figures, minibatch)
+    decision = decide(stage.guard, figures, fault)
     for part in parts:
         if decision.verdict == "proceed":
             part.learner.optimizer_step(part.settings.learning_rate)
             reach("after_optimizer_step")
         else:
             part.learner.discard_gradients()
-    stage.stop_if_diverged(parts[0].settings.step, decision.verdict, decision.reason)
+    if decision.verdict == "proceed" and (fault := find_fault_after(checks)) is not None:
+        decision = decide(stage.guard, figures, fault)
+    stage.stop_if_diverged(step, decision.verdict, decision.reason, fault)
     return results
+
+
+def decide(guard: Guard, figures: Mapping[str, float], fault: StateFault | None) -> Decision:
+    """Ask the guard about an update: its figures, or what is broken for good."""
+    if fault is not None and fault.is_lasting:
+        return guard.on_broken_state(fault.site, fault.detail)
+    return guard.before_update(figures)
+
+
+def find_fault_before(
+    checks: Sequence[FiniteCheck], figures: Mapping[str, float], minibatch: TrainBatch | None = None
+) -> StateFault | None:
+    """Where the first number that is not finite is, before an optimizer step.
+
+    The moments are read each time: one bad moment makes bad weights, while loss and gradient look well.
+    Weights and inputs are read only when a figure is bad, to say where that comes from.
+    """
+    for check in checks:
+        if (name := check.find_bad_moment()) is not None:
+            return StateFault("optimizer state", f"{name} is not finite", is_lasting=True)
+    bad = tuple(name for name, value in figures.items() if not math.isfinite(value))
+    if not bad:
+        return None
+    for check in checks:
+        if (name := check.find_bad_weight()) is not None:
+            return StateFault("weight", f"{name} is not finite", is_lasting=True)
+    for name, site in _INPUTS.items() if minibatch is not None else ():
+        if (given := getattr(minibatch, name)) is not None and find_non_finite({name: given}):
+            return StateFault(site, f"{name} is not finite")
+    found = site_of(bad)
+    return None if found is None else StateFault(found, f"{bad[0]} is {figures[bad[0]]}")
+
+
+def find_fault_after(checks: Sequence[FiniteCheck]) -> StateFault | None:
+    """A weight that the optimizer step made NaN or infinite: found before it is sampled from or saved."""
+    for check in checks:
+        if (name := check.find_bad_trained_weight()) is not None:
+            return StateFault("weight", f"{name} is not finite after the update", is_lasting=True)
+    return None
