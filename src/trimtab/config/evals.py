@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from trimtab.config.base import Section
+from trimtab.config.heal import GuardMode, HealConfig
 
 
 class EvalConfig(Section):
@@ -24,8 +25,14 @@ class EvalConfig(Section):
 
 
 class MonitorConfig(Section):
-    """``[monitor]``: thresholds of the health check (R18) and where figures are written."""
+    """``[monitor]``: the guard, thresholds of the health check (R18), and where figures are written."""
 
+    guard: GuardMode = Field(
+        "protect",
+        description="`observe` only records alarms, so does `protect`; `heal` acts on them. Updates that are "
+        "not finite are skipped in every mode.",
+    )
+    heal: HealConfig = Field(default_factory=lambda: HealConfig())
     max_kl: float = Field(0.5, gt=0, description="Mean KL of the last 10 steps above this is too high.")
     min_entropy: float = Field(0.5, ge=0, description="Entropy below this is too little diversity.")
     window: int = Field(10, ge=1, description="Steps that are averaged.")

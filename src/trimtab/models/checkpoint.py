@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ from trimtab.errors import CheckpointError
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
-def save_checkpoint(directory: str | Path, state: Mapping[str, Any], keep: int = 2) -> Path:
+def save_checkpoint(
+    directory: str | Path, state: Mapping[str, Any], keep: int = 2, kept: Collection[str] = ()
+) -> Path:
     """Write ``state`` as ``directory`` and return it; older siblings beyond ``keep`` are removed.
 
-    The parent directory holds one directory per checkpoint, named ``step-000010`` and so on.
+    The parent directory holds one directory per checkpoint, named ``step-000010`` and so on; those named in
+    ``kept`` stay whatever their age.
     """
     target = Path(directory)
     temporary = target.with_name(f".{target.name}.tmp")
@@ -44,7 +47,8 @@ def save_checkpoint(directory: str | Path, state: Mapping[str, Any], keep: int =
     os.replace(temporary, target)
     _sync(target.parent)
     for old in list_checkpoints(target.parent)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old.name not in kept:
+            shutil.rmtree(old, ignore_errors=True)
     return target
 
 

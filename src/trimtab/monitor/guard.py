@@ -1,6 +1,7 @@
 """The guard: asked before each optimizer step and after each log.
 
-``mode = "default"`` acts on numbers that are not finite, and only warns of the rest.
+In every mode numbers that are not finite never reach the weights. ``observe`` and ``protect`` only warn of the
+rest; ``heal`` acts on it (``healing.py``).
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from trimtab.config import MonitorConfig
+from trimtab.config import GuardMode, MonitorConfig
 from trimtab.errors import ConfigError
 from trimtab.monitor import detectors
 from trimtab.monitor.gaps import GapTracker, Measure
+from trimtab.monitor.healing import Healer
 from trimtab.monitor.signals import Alarm
 
-Verdict = Literal["proceed", "skip_update", "cut_lr", "raise_kl", "rollback", "stop"]
-GUARD_MODES = ("default",)
+Verdict = Literal["proceed", "skip_update", "rollback", "stop"]
+GUARD_MODES: tuple[str, ...] = get_args(GuardMode)
 
 # Watched series; the key is what detectors and checkpoints call them.
 _WATCHED: Mapping[str, str] = {
@@ -43,8 +45,9 @@ class Decision:
 class Guard:
     """Keeps numbers that are not finite away from the weights, and raises alarms.
 
-    ``max_skips`` updates in a row may be skipped; the next one stops the run. Thresholds and language come
-    from ``[monitor]``. An alarm that persists is raised again after every ``window`` logs.
+    ``max_skips`` updates in a row may be skipped; the next one stops the run, or in ``heal`` rolls it back
+    where a healthy checkpoint is left. Mode, thresholds and language come from ``[monitor]``. An alarm that
+    persists is raised again after every ``window`` logs. ``healer`` is None but in ``heal``.
 
     Raises:
         ConfigError: an unknown mode.
@@ -55,11 +58,13 @@ class Guard:
     """
 
     def __init__(
-        self, mode: str = "default", max_skips: int = 3, config: MonitorConfig | None = None
+        self, mode: str | None = None, max_skips: int = 3, config: MonitorConfig | None = None
     ) -> None:
-        if mode not in GUARD_MODES:
+        self.max_skips, self.config = max_skips, config or MonitorConfig()
+        self.mode = mode or self.config.guard
+        if self.mode not in GUARD_MODES:
             raise ConfigError(f"Guard mode '{mode}' is unknown; take one of {', '.join(GUARD_MODES)}.")
-        self.mode, self.max_skips, self.config = mode, max_skips, config or MonitorConfig()
+        self.healer = Healer(self.config) if self.mode == "heal" else None
         self.skips = 0  # updates skipped in a row
         self.gaps = GapTracker(self.config)
         self._series: dict[str, deque[float]] = {
@@ -76,7 +81,8 @@ class Guard:
     def before_update(self, metrics: Mapping[str, float]) -> Decision:
         """Decide on an update from the figures that it depends on: loss, gradient norm, log-probabilities …
 
-        Any figure that is NaN or infinite gives ``skip_update``, and ``stop`` after too many in a row.
+        Any figure that is NaN or infinite gives ``skip_update``, and ``stop`` after too many in a row, or
+        ``rollback``, which the loop does at the end of its step.
         """
         bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
         if not bad:
@@ -85,6 +91,11 @@ class Guard:
         self.skips += 1
         reason = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
         if self.skips > self.max_skips:
+            if self.healer is not None and self.healer.catch(reason):
+                self.skips = 0
+                return Decision(
+                    "rollback", f"{reason}; {self.max_skips} updates in a row were skipped before"
+                )
             return Decision("stop", f"{reason}; {self.max_skips} updates in a row were skipped before")
         return Decision("skip_update", f"{reason}; the weights stay as they are")
 
@@ -111,6 +122,7 @@ class Guard:
             "first": list(self._first),
             "quiet": dict(self._quiet),
             "gaps": self.gaps.state(),
+            "healer": None if self.healer is None else self.healer.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -122,6 +134,16 @@ class Guard:
         self._first = list(state["first"])
         self._quiet = dict(state["quiet"])
         self.gaps.load_state(state["gaps"])
+        if self.healer is not None and state.get("healer"):
+            self.healer.load_state(state["healer"])
+
+    def rewind(self, state: Mapping[str, Any]) -> None:
+        """After a rollback, know of the numbers what :meth:`state` knew then; what was done since stays known.
+
+        Else the detectors would still see the numbers of the steps that were undone.
+        """
+        healer = None if self.healer is None else self.healer.state()
+        self.load_state({**state, "skips": 0, "healer": healer})
 
     def _new(self, alarms: list[Alarm]) -> list[Alarm]:
         found = [alarm for alarm in alarms if alarm.kind not in self._quiet]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from trimtab.errors import DivergedError
 from trimtab.models.checkpoint import (
@@ -19,6 +19,18 @@ from trimtab.models.checkpoint import (
 )
 from trimtab.monitor import Alarm, Guard, Measure
 from trimtab.runs import RunWriter, TerminalView
+
+
+class HasState(Protocol):
+    """Anything that can be saved in a checkpoint."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Return what is needed to go on."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        ...
 
 
 @dataclass
@@ -49,12 +61,16 @@ class Stage:
             self.run.metrics(self.name, step, figures)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
         self.view.note(f"step {step + 1}: {shown}")
+        if self.guard.healer is not None and step >= 0:
+            self.guard.healer.snapshots.evaluated(step)
         self._raise_alarms(step, alarms)
 
     def _raise_alarms(self, step: int, alarms: Sequence[Alarm]) -> None:
         for alarm in alarms:
             self.run.event(self.name, "alarm", step, alarm.as_dict())
             self.view.note(alarm.message(self.guard.language))
+        if self.guard.healer is not None:
+            self.guard.healer.see(alarms)
 
     def stop_if_diverged(self, step: int, verdict: str, reason: str) -> None:
         """Record a verdict other than proceed; a stop ends the run with a sentence."""
@@ -76,9 +92,15 @@ class Stage:
     def checkpoint_if_due(self, step: int, total: int, state: Mapping[str, Any]) -> None:
         """Save a checkpoint after ``step`` finished steps when the recipe asks for one there."""
         if self.checkpoint_every and step % self.checkpoint_every == 0 and step < total:
-            full = {"step": step, "rng": rng_state(), "guard": self.guard.state(), **state}
-            path = save_checkpoint(self.checkpoint_directory / f"step-{step:06d}", full)
-            self.run.event(self.name, "checkpoint", step, {"path": str(path)})
+            self.save(step, state)
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Save a checkpoint after ``step`` finished steps; those that the guard may go back to are kept."""
+        healer = self.guard.healer
+        kept = [f"step-{one:06d}" for one in healer.snapshots.held()] if healer else []
+        full = {"step": step, "rng": rng_state(), "guard": self.guard.state(), **state}
+        path = save_checkpoint(self.checkpoint_directory / f"step-{step:06d}", full, kept=kept)
+        self.run.event(self.name, "checkpoint", step, {"path": str(path)})
 
     def restore(self) -> dict[str, Any] | None:
         """The newest checkpoint of this stage when the run is resumed, else None."""
