@@ -39,7 +39,7 @@ class HealConfig(Section):
     max_actions_per_kind: int = Field(12, ge=0, description="Actions in a run against one kind of alarm.")
     max_rollbacks: int = Field(4, ge=0, description="Rollbacks in a run.")
     cooldown: int = Field(
-        3, ge=1, description="Steps between two actions against one kind, and after undoing a setting."
+        5, ge=1, description="Steps between two actions against one kind, and after undoing a setting."
     )
     relax_after: int = Field(
         20,

@@ -1,7 +1,7 @@
 """The guard: asked before each optimizer step and after each log.
 
-In every mode numbers that are not finite never reach the weights. ``observe`` and ``protect`` only warn of the
-rest; ``heal`` acts on it (``healing.py``).
+In every mode numbers that are not finite never reach the weights. ``observe`` and ``protect`` only warn of
+the rest; ``heal`` acts on it (``healing.py``).
 """
 
 from __future__ import annotations
@@ -91,12 +91,11 @@ class Guard:
         self.skips += 1
         reason = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
         if self.skips > self.max_skips:
-            if self.healer is not None and self.healer.catch(reason):
-                self.skips = 0
-                return Decision(
-                    "rollback", f"{reason}; {self.max_skips} updates in a row were skipped before"
-                )
-            return Decision("stop", f"{reason}; {self.max_skips} updates in a row were skipped before")
+            reason += f"; {self.max_skips} updates in a row were skipped before"
+            if self.healer is None or not self.healer.catch(reason):
+                return Decision("stop", reason)
+            self.skips = 0
+            return Decision("rollback", reason)
         return Decision("skip_update", f"{reason}; the weights stay as they are")
 
     def after_log(self, metrics: Mapping[str, float]) -> list[Alarm]:
@@ -138,7 +137,7 @@ class Guard:
             self.healer.load_state(state["healer"])
 
     def rewind(self, state: Mapping[str, Any]) -> None:
-        """After a rollback, know of the numbers what :meth:`state` knew then; what was done since stays known.
+        """After a rollback, know of the numbers what :meth:`state` knew then; actions since stay known.
 
         Else the detectors would still see the numbers of the steps that were undone.
         """

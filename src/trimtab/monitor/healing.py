@@ -7,6 +7,7 @@ fighting itself; when the alarm is gone, settings go back to the recipe's one no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from trimtab.monitor.policy import is_severe as is_severe_alarm
 from trimtab.monitor.signals import Alarm
 from trimtab.monitor.snapshots import Snapshots
 
+BETTER = 0.8  # an excess that has shrunk to this is on its way back
 MAX_PATIENCE = 8  # a setting that relapses is held longer, up to so many times
 
 
@@ -39,12 +41,14 @@ class Action:
 
 @dataclass
 class _Case:
-    """What is known of one kind of alarm: steps, actions against it in the run, the remedy that is next."""
+    """What is known of one kind of alarm: steps, actions against it in the run, the remedy that is next,
+    and how far beyond its limit the figure was when the alarm was raised last."""
 
     last_alarm: int
     last_action: int | None = None
     actions: int = 0
     position: int = 0
+    excess: float | None = None
 
 
 @dataclass
@@ -86,12 +90,15 @@ class Healer:
         """Whether the run's budget of actions is used up."""
         return self.num_actions >= self.config.max_actions
 
+    def _has_budget(self, kind: str) -> bool:
+        return not self.is_spent and self._cases[kind].actions < self.config.max_actions_per_kind
+
     def see(self, alarms: Sequence[Alarm]) -> None:
         """Take new alarms; the next decision answers them."""
         self._seen += [alarm for alarm in alarms if alarm.kind in self.policy]
 
     def catch(self, reason: str) -> bool:
-        """Whether a run that would be stopped, for updates that are not finite, can be rolled back instead."""
+        """Whether a run that non-finite updates would stop can be rolled back instead."""
         can = self._can_roll_back() and not self.is_spent and "rollback" in self.policy.get("non_finite", ())
         self._crash = reason if can else ""
         return can
@@ -118,20 +125,29 @@ class Healer:
 
     def _treat(self, alarm: Alarm, step: int) -> list[Action]:
         case, remedies = self._cases[alarm.kind], self.policy[alarm.kind]
+        is_better = self._is_better(case, alarm)
         if case.last_action is not None and step - case.last_action < self.config.cooldown:
             return []
-        if not self.is_spent and case.actions < self.config.max_actions_per_kind:
+        if self._has_budget(alarm.kind):
             reason = f"{alarm.kind}: {alarm.metric} = {alarm.value:.4g}, limit {alarm.threshold:.4g}"
             order = [(case.position + i) % len(remedies) for i in range(len(remedies))]
             if is_severe_alarm(alarm, self.config.severe):
                 order.sort(key=lambda index: remedies[index] != "rollback")
             for index in order:
+                if is_better and remedies[index] == "rollback":
+                    continue  # what was done works: a rollback would throw away more than it saves
                 if done := self._apply(remedies[index], alarm.kind, reason, step):
                     case.position = (index + 1) % len(remedies)
                     return done
         if "stop" in remedies:
             return [Action("stop", alarm.kind, f"{alarm.kind}, and no other remedy is left")]
         return []
+
+    def _is_better(self, case: _Case, alarm: Alarm) -> bool:
+        """Whether the figure is on its way back to its limit since the alarm was raised last."""
+        excess, before = abs(alarm.value - alarm.threshold), case.excess
+        case.excess = excess if math.isfinite(excess) else None
+        return before is not None and excess <= BETTER * before
 
     def _apply(self, remedy: Remedy, kind: str, reason: str, step: int) -> list[Action]:
         if remedy == "rollback":
@@ -147,10 +163,12 @@ class Healer:
         if target is None:
             return []
         self.num_rollbacks += 1
+        for case in self._cases.values():
+            case.excess = None
         self._count(kind, step)
         found = [Action("rollback", kind, reason, checkpoint=target)]
         for remedy in self.policy[kind]:
-            if remedy in KNOB_OF and not self.is_spent:
+            if remedy in KNOB_OF and self._has_budget(kind):
                 found += self._push(remedy, kind, f"after the rollback: {reason}", step)
         return found
 

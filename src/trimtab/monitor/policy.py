@@ -63,7 +63,7 @@ def policy_of(config: HealConfig) -> dict[str, Remedies]:
 
 
 def is_severe(alarm: Alarm, times: float) -> bool:
-    """Whether small steps would come too late: a KL ``times`` its limit, an entropy that far below its own."""
+    """Whether small steps come too late: a KL ``times`` its limit, an entropy that far below its own."""
     if alarm.kind in ("kl_too_high", "kl_explosion"):
         return alarm.value > times * alarm.threshold
     return alarm.kind == "entropy_collapse" and alarm.value * times < alarm.threshold
