@@ -10,8 +10,7 @@ hidden prompts after the last step, or where the run was stopped.
     kl_explosion      a learning rate 100 times too high, no KL penalty
     reward_hacking    the reward pays for even ids, also for the same one again and again; no KL penalty;
                       `quality` is only measured
-    entropy_collapse  temperature 0.3 and a high learning rate: half of the reward is for even ids, which is
-                      easy, half for ids that 16 divides, which takes search
+    entropy_collapse  temperature 0.3 and a learning rate 10 times too high: one answer wins, and not a good one
     numerical_crash   a high learning rate, and activations that overflow beyond 65,504 as in float16
 """
 
@@ -63,14 +62,6 @@ def even_share(sample: Sample) -> float:
     return sum(token % 2 == 0 for token in sample.token_ids) / LENGTH
 
 
-def two_levels(sample: Sample) -> float:
-    """Half for even ids, half for those that 16 divides."""
-    return (
-        0.5 * even_share(sample)
-        + 0.5 * sum(token % 16 == 0 and token > 0 for token in sample.token_ids) / LENGTH
-    )
-
-
 def overflow_beyond_half(system: System) -> None:
     """Let the outputs of the MLPs overflow as in float16, while learning; sampling stays in float32."""
 
@@ -94,9 +85,11 @@ class Scenario:
 SCENARIOS: dict[str, Scenario] = {
     "kl_explosion": Scenario(quality, quality, {"learning_rate": 0.2}),
     "reward_hacking": Scenario(even_share, quality, {"learning_rate": 5e-3}),
-    "entropy_collapse": Scenario(two_levels, two_levels, {"learning_rate": 1e-2, "temperature": 0.3}),
-    "numerical_crash": Scenario(quality, quality, {"learning_rate": 0.05}, overflow_beyond_half),
+    "entropy_collapse": Scenario(quality, quality, {"learning_rate": 2e-2, "temperature": 0.3}),
+    "numerical_crash": Scenario(quality, quality, {"learning_rate": 0.3}, overflow_beyond_half),
 }
+# Even ids alone cost ln 2 = 0.7 nats per token, so the limit of the recipe lies above that.
+MAX_KL = 1.0
 
 
 def hidden_prompts(count: int) -> list[Prompt]:
@@ -118,7 +111,7 @@ def run_arm(scenario: Scenario, guard: str, seed: int, steps: int, root: Path) -
     )
     system = tiny_system(rl, scenario.reward, seed=seed)
     scenario.change(system)
-    config = MonitorConfig(guard=guard, samples=0)  # type: ignore[arg-type]
+    config = MonitorConfig(guard=guard, max_kl=MAX_KL)  # type: ignore[arg-type]
     start, error = time.perf_counter(), ""
     with RunWriter(root, {}) as run:
         stage = Stage("rl", run, quiet_view(steps), Guard(config=config))
@@ -251,13 +244,16 @@ def main() -> int:
     )
     parser.add_argument("--only", choices=tuple(SCENARIOS), action="append")
     parser.add_argument("--seeds", default="1,2,3", type=lambda text: [int(word) for word in text.split(",")])
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--parts", type=Path, nargs="+", help="join these results instead of running")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--svg", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
-    for name in args.only or SCENARIOS:
+    for part in args.parts or ():
+        found |= json.loads(part.read_text(encoding="utf-8"))["runs"]
+    for name in () if args.parts else args.only or SCENARIOS:
         found[name] = {"observe": {}, "heal": {}}
         for seed in args.seeds:
             for guard, runs in found[name].items():

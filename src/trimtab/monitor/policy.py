@@ -39,7 +39,7 @@ DEFAULT_POLICY: Mapping[str, Remedies] = {
     "reward_hacking": ("raise_kl", "raise_entropy", "rollback"),
     "repetition": ("raise_kl", "raise_temperature"),
     "hidden_gap": ("raise_kl", "cut_lr"),
-    "reward_falling": ("cut_lr", "rollback"),
+    "reward_falling": ("cut_lr",),
 }
 
 # Raised by evaluations only: between two of them, silence says nothing.
