@@ -10,7 +10,7 @@ hidden prompts after the last step, or where the run was stopped.
     kl_explosion      a learning rate 100 times too high, no KL penalty
     reward_hacking    the reward pays for even ids, also for the same one again and again; no KL penalty;
                       `quality` is only measured
-    entropy_collapse  temperature 0.3 and a learning rate 10 times too high: one answer wins, and not a good one
+    entropy_collapse  temperature 0.3 and a high learning rate: one answer wins, and not a good one
     numerical_crash   a high learning rate, and activations that overflow beyond 65,504 as in float16
 """
 
