@@ -88,7 +88,8 @@ SCENARIOS: dict[str, Scenario] = {
     "entropy_collapse": Scenario(quality, quality, {"learning_rate": 2e-2, "temperature": 0.3}),
     "numerical_crash": Scenario(quality, quality, {"learning_rate": 0.3}, overflow_beyond_half),
 }
-# Even ids alone cost ln 2 = 0.7 nats per token, so the limit of the recipe lies above that.
+# Even ids alone cost ln 2 = 0.7 nats per token, so the limit of the recipe lies above that. Dividing logits by
+# a temperature below 1 stretches what lies between two policies, and the limit with it.
 MAX_KL = 1.0
 
 
@@ -111,7 +112,7 @@ def run_arm(scenario: Scenario, guard: str, seed: int, steps: int, root: Path) -
     )
     system = tiny_system(rl, scenario.reward, seed=seed)
     scenario.change(system)
-    config = MonitorConfig(guard=guard, max_kl=MAX_KL)  # type: ignore[arg-type]
+    config = MonitorConfig(guard=guard, max_kl=MAX_KL / rl.temperature)  # type: ignore[arg-type]
     start, error = time.perf_counter(), ""
     with RunWriter(root, {}) as run:
         stage = Stage("rl", run, quiet_view(steps), Guard(config=config))
@@ -252,7 +253,9 @@ def main() -> int:
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     for part in args.parts or ():
-        found |= json.loads(part.read_text(encoding="utf-8"))["runs"]
+        for name, arms in json.loads(part.read_text(encoding="utf-8"))["runs"].items():
+            for guard, runs in arms.items():
+                found.setdefault(name, {"observe": {}, "heal": {}})[guard] |= runs
     for name in () if args.parts else args.only or SCENARIOS:
         found[name] = {"observe": {}, "heal": {}}
         for seed in args.seeds:
