@@ -153,3 +153,32 @@ def test_ablations_all_run(tmp_path):
     found = run("vs_trl.py", tmp_path / "r.json", "--only", "ablations")
     assert found["ablations"].keys() == {*ABLATIONS, *WITHOUT}
     assert all(found["ablations"].values()), found["ablations"]
+
+
+@pytest.mark.slow
+def test_healing(tmp_path):
+    """Issue 5 (2): both arms of a pair run and are recorded; what heals acts, what observes does not."""
+    command = [
+        sys.executable,
+        "benchmarks/healing.py",
+        "--only",
+        "kl_explosion",
+        "--seeds",
+        "1",
+        "--steps",
+        "12",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    file = tmp_path / "h.json"
+    done = subprocess.run(
+        [*command, "--json", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    arms = json.loads(file.read_text())["runs"]["kl_explosion"]
+    assert arms["observe"]["1"]["actions"] == []
+    assert arms["heal"]["1"]["actions"][0]["alarm"] == "kl_too_high"

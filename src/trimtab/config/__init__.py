@@ -12,6 +12,7 @@ from trimtab.config.algorithms import (
 )
 from trimtab.config.data import ProcessRewardConfig, RewardModelConfig, SFTConfig
 from trimtab.config.evals import EvalConfig, MonitorConfig, ThresholdConfig
+from trimtab.config.heal import GuardMode, HealConfig, Remedy
 from trimtab.config.load import build_recipe, load_recipe
 from trimtab.config.model import ModelConfig
 from trimtab.config.recipe import STAGES, PathsConfig, Recipe, Stage
@@ -27,6 +28,8 @@ __all__ = [
     "ConstraintConfig",
     "DynamicSamplingConfig",
     "EvalConfig",
+    "GuardMode",
+    "HealConfig",
     "KLConfig",
     "ModelConfig",
     "MonitorConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "ProcessRewardConfig",
     "RLConfig",
     "Recipe",
+    "Remedy",
     "RewardModelConfig",
     "RewardSpec",
     "SFTConfig",

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from trimtab.config.base import Section
+from trimtab.config.heal import GuardMode, HealConfig
 
 
 class EvalConfig(Section):
@@ -58,8 +59,13 @@ class ThresholdConfig(Section):
 
 
 class MonitorConfig(Section):
-    """``[monitor]``: thresholds of the health check (R18) and where figures are written."""
+    """``[monitor]``: the guard, thresholds of the health check (R18), and where figures are written."""
 
+    guard: GuardMode = Field(
+        "protect",
+        description="`observe` and `protect` record alarms, `heal` acts on them; updates that are not finite are skipped.",
+    )
+    heal: HealConfig = Field(default_factory=lambda: HealConfig())
     max_kl: float = Field(0.5, gt=0, description="Mean KL of the last 10 steps above this is too high.")
     min_entropy: float = Field(
         0.5, ge=0, description="Entropy below this is too little diversity, in a run that began above it."

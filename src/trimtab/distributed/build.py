@@ -52,6 +52,15 @@ class System:
         """Move the reference a share ``mix`` of the way to the current policy; 1 replaces it (R10)."""
         self.reference.refresh(self.policy_model, mix)
 
+    def set_temperature(self, temperature: float) -> None:
+        """Score at this temperature from now on: where sampling's moves, the learner's must too (trap 9).
+
+        Log-probabilities of rows that were sampled at another one are then not comparable; no row outlives
+        its step.
+        """
+        self.policy.set_temperature(temperature)
+        self.reference.set_temperature(temperature)
+
     def exact_kl(self, rows: TrainBatch) -> Tensor:
         """KL(policy ‖ reference) over the vocabulary at each completion token, ``[B, T]`` nats."""
         return exact_kl(self.policy_model, self.reference.model, rows, self.reference.settings)

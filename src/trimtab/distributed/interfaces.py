@@ -82,6 +82,10 @@ class Learner(Protocol):
         """Where memory ran out since the last call."""
         ...
 
+    def set_temperature(self, temperature: float) -> None:
+        """Divide the logits by this from now on, in every pass."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """Everything that training needs to go on: parameters and optimizer."""
         ...

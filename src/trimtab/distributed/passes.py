@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -70,6 +70,10 @@ class Pass(Protocol):
 
     def scores(self, micro: TrainBatch) -> Scores:
         """Score a micro-batch, without entropy."""
+        ...
+
+    def set_temperature(self, temperature: float) -> None:
+        """Divide logits by this from now on."""
         ...
 
     def backward(self, micro: TrainBatch, objective: Objective) -> Mapping[str, Tensor]:
@@ -187,6 +191,10 @@ class PolicyPass:
         """See ``Pass``."""
         return self._scores(micro, with_entropy=False)
 
+    def set_temperature(self, temperature: float) -> None:
+        """See ``Pass``."""
+        self.settings = replace(self.settings, temperature=temperature)
+
     def backward(self, micro: TrainBatch, objective: Objective) -> Mapping[str, Tensor]:
         """See ``Pass``. One pass through the head where the objective allows it."""
         if self._is_one_pass(micro, objective):
@@ -271,6 +279,9 @@ class CriticPass:
             lambda plan: Scores(values=plan.scatter(self.critic.packed(plan))),
             lambda: Scores(values=self.critic(micro.token_ids, micro.attention_mask).float()),
         )
+
+    def set_temperature(self, temperature: float) -> None:
+        """Values have none."""
 
     def backward(self, micro: TrainBatch, objective: Objective) -> Mapping[str, Tensor]:
         """See ``Pass``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -102,6 +103,11 @@ class LocalLearner:
         """What happened to micro-batches since the last call, also in passes without gradient."""
         return self.settings.room.take_news()
 
+    def set_temperature(self, temperature: float) -> None:
+        """Divide the logits by this from now on; values do not depend on it."""
+        self.settings = replace(self.settings, temperature=temperature)
+        self.model_pass.set_temperature(temperature)
+
     def state(self) -> dict[str, Any]:
         """Trained parameters and optimizer."""
         return {"model": trainable_state(self.module), "optimizer": self.optimizer.state_dict()}
@@ -136,6 +142,11 @@ class Reference:
     def logprobs(self, batch: TrainBatch) -> Tensor:
         """Log-probabilities ``[B, T]`` of the completion tokens."""
         return frozen_scores(self._pass, batch, "logprobs")
+
+    def set_temperature(self, temperature: float) -> None:
+        """Divide the logits by this from now on."""
+        self.settings = replace(self.settings, temperature=temperature)
+        self._pass.set_temperature(temperature)
 
     @torch.no_grad()
     def refresh(self, policy: nn.Module, mix: float = 1.0) -> None:

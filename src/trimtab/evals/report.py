@@ -41,14 +41,20 @@ def write_report(
     shown = list(samples)
     if not shown and run.events.is_file():
         shown = [event.data for event in read_events(run.root, "sample", "eval")]
-    text = render_report(summary, read_curves(run), shown, title or run.root.name)
+    actions = read_actions(run)
+    text = render_report(summary, read_curves(run), shown, title or run.root.name, actions=actions)
     run.root.mkdir(parents=True, exist_ok=True)
     run.report.write_text(text, encoding="utf-8")
     return run.report
 
 
 def render_report(
-    summary: Mapping[str, Any], curves: Curves | None = None, samples: Samples = (), title: str = "run"
+    summary: Mapping[str, Any],
+    curves: Curves | None = None,
+    samples: Samples = (),
+    title: str = "run",
+    *,
+    actions: Samples = (),
 ) -> str:
     """Return the report as Markdown.
 
@@ -57,6 +63,7 @@ def render_report(
         curves: values per step by name.
         samples: ``{"prompt", "sft", "policy"}`` and optionally ``sft_reward`` and ``policy_reward``.
         title: what the run is called.
+        actions: what the guard did: the data of its ``action`` events, each with ``step``.
     """
     verdict = judge_summary(summary)
     parts = [
@@ -66,6 +73,7 @@ def render_report(
         _trained(summary, "reward_model", "Reward model, held-out pairs"),
         _trained(summary, "process_reward", "Process reward model, held-out solutions"),
         _curves(curves or {}),
+        _actions(actions),
         _samples(samples),
         _stages(summary),
     ]
@@ -79,6 +87,13 @@ def read_curves(run: RunDirectory) -> dict[str, list[float]]:
     table = metrics_table(run.root, "rl")
     columns = {name: [v for v in table.get(name, []) if v is not None] for name in CURVES}
     return {CURVES[name]: values for name, values in columns.items() if values}
+
+
+def read_actions(run: RunDirectory) -> list[dict[str, Any]]:
+    """What the guard of the RL stage did, in order; empty when there is no record."""
+    if not run.events.is_file():
+        return []
+    return [{"step": event.step, **event.data} for event in read_events(run.root, "action", "rl")]
 
 
 def markdown_text(text: str, limit: int = MAX_SAMPLE_CHARACTERS) -> str:
@@ -148,6 +163,25 @@ def _curves(curves: Curves) -> str:
     return "## Curves\n\n" + table(header, rows) if rows else ""
 
 
+def _actions(actions: Samples) -> str:
+    """Every action of the guard, those that were undone too; nothing where it did nothing."""
+    rows = []
+    for action in actions:
+        change = [markdown_text(str(action.get("setting", "")))]
+        change += [_number(figure(action, key)) for key in ("before", "after")]
+        name = markdown_text(str(action.get("action", "")))
+        kind = "undo" if action.get("is_undo") else "remedy"
+        rows.append(
+            [str(action.get("step", "")), kind, name, *change, markdown_text(str(action.get("reason", "")))]
+        )
+    if not rows:
+        return ""
+    undone = sum(bool(action.get("is_undo")) for action in actions)
+    header = ["step", "", "action", "setting", "before", "after", "why"]
+    counts = f"{len(rows) - undone} actions, {undone} undone."
+    return f"## What the guard did\n\n{counts}\n\n" + table(header, rows)
+
+
 def thinned(values: Sequence[float], width: int = CURVE_WIDTH) -> list[float]:
     """Return at most ``width`` means of neighbouring values, so that a curve of any length fits one line.
 
@@ -195,4 +229,6 @@ def _mapping(summary: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    if value is None:
+        return ""
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3g}"

@@ -1,6 +1,7 @@
 """The guard: asked before each optimizer step and after each log.
 
-``mode = "default"`` acts on numbers that are not finite, and only warns of the rest.
+In every mode numbers that are not finite never reach the weights. ``observe`` and ``protect`` only warn of
+the rest; ``heal`` acts on it (``healing.py``).
 """
 
 from __future__ import annotations
@@ -8,16 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from trimtab.config import MonitorConfig
+from trimtab.config import GuardMode, MonitorConfig
 from trimtab.errors import ConfigError
 from trimtab.monitor.gaps import GapTracker, Measure
+from trimtab.monitor.healing import Healer
 from trimtab.monitor.signals import Alarm
 from trimtab.monitor.watch import Watch
 
-Verdict = Literal["proceed", "skip_update", "cut_lr", "raise_kl", "rollback", "stop"]
-GUARD_MODES = ("default",)
+Verdict = Literal["proceed", "skip_update", "rollback", "stop"]
+GUARD_MODES: tuple[str, ...] = get_args(GuardMode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,9 @@ class Decision:
 class Guard:
     """Keeps numbers that are not finite away from the weights, and raises alarms.
 
-    ``max_skips`` updates in a row may be skipped; the next one stops the run. Thresholds and language come
-    from ``[monitor]``. An alarm that persists is raised again after every ``window`` logs.
+    ``max_skips`` updates in a row may be skipped; the next one stops the run, or in ``heal`` rolls it back
+    where a healthy checkpoint is left. Mode, thresholds and language come from ``[monitor]``. An alarm that
+    persists is raised again after every ``window`` logs. ``healer`` is None but in ``heal``.
 
     Raises:
         ConfigError: an unknown mode.
@@ -43,11 +46,13 @@ class Guard:
     """
 
     def __init__(
-        self, mode: str = "default", max_skips: int = 3, config: MonitorConfig | None = None
+        self, mode: str | None = None, max_skips: int = 3, config: MonitorConfig | None = None
     ) -> None:
-        if mode not in GUARD_MODES:
+        self.max_skips, self.config = max_skips, config or MonitorConfig()
+        self.mode = mode or self.config.guard
+        if self.mode not in GUARD_MODES:
             raise ConfigError(f"Guard mode '{mode}' is unknown; take one of {', '.join(GUARD_MODES)}.")
-        self.mode, self.max_skips, self.config = mode, max_skips, config or MonitorConfig()
+        self.healer = Healer(self.config) if self.mode == "heal" else None
         self.skips = 0  # updates skipped in a row
         self.gaps = GapTracker(self.config)
         self.watch = Watch(self.config)
@@ -60,7 +65,8 @@ class Guard:
     def before_update(self, metrics: Mapping[str, float]) -> Decision:
         """Decide on an update from the figures that it depends on: loss, gradient norm, log-probabilities …
 
-        Any figure that is NaN or infinite gives ``skip_update``, and ``stop`` after too many in a row.
+        Any figure that is NaN or infinite gives ``skip_update``, and ``stop`` after too many in a row, or
+        ``rollback``, which the loop does at the end of its step.
         """
         bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
         if not bad:
@@ -69,15 +75,23 @@ class Guard:
         self.skips += 1
         reason = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
         if self.skips > self.max_skips:
-            return Decision("stop", f"{reason}; {self.max_skips} updates in a row were skipped before")
+            reason += f"; {self.max_skips} updates in a row were skipped before"
+            if self.healer is None or not self.healer.catch(reason):
+                return Decision("stop", reason)
+            self.skips = 0
+            return Decision("rollback", reason)
         return Decision("skip_update", f"{reason}; the weights stay as they are")
 
     def on_broken_state(self, site: str, detail: str) -> Decision:
         """Decide on NaN or infinity in what training goes on from: a weight, or the optimizer's state.
 
-        To skip an update would not remove it, and every later one would spread it, so the run ends here.
+        To skip an update would not remove it, and every later one would spread it, so the run ends here, or
+        goes back to a healthy checkpoint.
         """
-        return Decision("stop", f"{site}: {detail}; no update can mend that, the last checkpoint is whole")
+        reason = f"{site}: {detail}; no update can mend that, the last checkpoint is whole"
+        if self.healer is not None and self.healer.catch(reason):
+            return Decision("rollback", reason)
+        return Decision("stop", reason)
 
     def after_log(self, metrics: Mapping[str, float]) -> list[Alarm]:
         """Take the metrics of a finished step (our names) and return the alarms that are new."""
@@ -94,6 +108,7 @@ class Guard:
             "skips": self.skips,
             "watch": self.watch.state(),
             "gaps": self.gaps.state(),
+            "healer": None if self.healer is None else self.healer.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -101,3 +116,13 @@ class Guard:
         self.skips = int(state["skips"])
         self.watch.load_state(state["watch"])
         self.gaps.load_state(state["gaps"])
+        if self.healer is not None and state.get("healer"):
+            self.healer.load_state(state["healer"])
+
+    def rewind(self, state: Mapping[str, Any]) -> None:
+        """After a rollback, know of the numbers what :meth:`state` knew then; actions since stay known.
+
+        Else the detectors would still see the numbers of the steps that were undone.
+        """
+        healer = None if self.healer is None else self.healer.state()
+        self.load_state({**state, "skips": 0, "healer": healer})

@@ -20,6 +20,7 @@ EventKind = Literal[
     "metrics",
     "alarm",
     "verdict",
+    "action",
     "kl_changed",
     "constraint_changed",
     "prompts_refreshed",

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from trimtab.config import RLConfig
 from trimtab.data import PromptStream
 from trimtab.distributed.build import System
 from trimtab.monitor import KLController, Measure, controlled_metric
+from trimtab.trainers.healing import checkpoint_interval, heal, kl_coef_in_force, settings_in_force
 from trimtab.trainers.shaping import RewardShaping
-from trimtab.trainers.stage import Stage
+from trimtab.trainers.stage import HasState, Stage, StepContext
 from trimtab.types import Prompt
-
-
-class HasState(Protocol):
-    """Anything that can be saved in a checkpoint."""
-
-    def state(self) -> Mapping[str, Any]:
-        """Return what is needed to go on."""
-        ...
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -40,6 +29,13 @@ class Cadence:
     seed: int
     evaluate: Callable[[System, int], Mapping[str, Measure]] | None = None
     pass_threshold: float = 0.5
+
+    def begin(
+        self, step: int, steps: int, system: System, controller: KLController
+    ) -> tuple[RLConfig, StepContext]:
+        """The settings of a step and where it stands: the recipe's, with what the guard has moved (R14)."""
+        coef = kl_coef_in_force(self.stage, self.rl, controller.kl_coef)
+        return settings_in_force(self.stage, system, self.rl), StepContext(step, steps, self.seed, coef)
 
     def after_step(
         self, step: int, metrics: Mapping[str, float], records: Sequence[Mapping[str, Any]]
@@ -60,8 +56,11 @@ class Cadence:
         name = controlled_metric(self.rl.kl)
         if name not in metrics:
             return
-        before = controller.kl_coef
+        before, state = controller.kl_coef, controller.state()
         after = controller.update(metrics[name], num_samples)
+        if after < before and kl_coef_in_force(self.stage, self.rl, before) > before:
+            controller.load_state(state)  # the guard has raised it: one must not pull against the other
+            return
         if after != before:
             change = {"before": before, "after": after, "kl": metrics[name], "metric": name}
             self.stage.run.event(self.stage.name, "kl_changed", step, change)
@@ -71,10 +70,15 @@ class Cadence:
         for change in shaping.follow():
             self.stage.run.event(self.stage.name, "constraint_changed", step, asdict(change))
 
-    def evaluate_start(self, first: int, system: System) -> None:
-        """Evaluate the policy that training starts from: what every later evaluation is compared with."""
+    def evaluate_start(self, first: int, system: System, trained: Mapping[str, HasState]) -> None:
+        """Evaluate the policy that training starts from: what every later evaluation is compared with.
+
+        A guard that heals also saves it: until a later checkpoint has proved healthy, that is where to go.
+        """
         if first == 0 and self.evaluate is not None and self.rl.eval_every:
             self._evaluate(-1, system)
+        if first == 0 and self.stage.guard.healer is not None:
+            self._save(0, 1, system, trained)
 
     def _evaluate(self, step: int, system: System) -> None:
         assert self.evaluate is not None
@@ -102,18 +106,27 @@ class Cadence:
     def evaluate_and_save(
         self, step: int, steps: int, system: System, trained: Mapping[str, HasState]
     ) -> None:
-        """Evaluate, refresh the reference and save a checkpoint where the recipe says so."""
-        done = step + 1
-        if self.evaluate is not None and self.rl.eval_every and done % self.rl.eval_every == 0:
+        """Evaluate, let the guard act, refresh the reference and save a checkpoint, each where it is due."""
+        done, healer = step + 1, self.stage.guard.healer
+        is_fit = healer is None or not healer.is_crashed
+        if self.evaluate is not None and is_fit and self.rl.eval_every and done % self.rl.eval_every == 0:
             self._evaluate(step, system)
+        heal(self.stage, system, self.rl, step, trained)
         refresh = self.rl.reference_refresh_steps
         if refresh and done % refresh == 0:
             system.refresh_reference(self.rl.reference_mix)
             self.stage.run.event(self.stage.name, "note", step, {"text": "reference refreshed"})
+        self._save(done, steps, system, trained)
+
+    def _save(self, done: int, steps: int, system: System, trained: Mapping[str, HasState]) -> None:
+        """Save a checkpoint after ``done`` steps where one is due."""
+        every, healer = checkpoint_interval(self.stage), self.stage.guard.healer
+        if healer is not None and done % every == 0 and done < steps:
+            healer.snapshots.taken(done)
         state = {name: dict(part.state()) for name, part in trained.items()}
-        if refresh:
+        if self.rl.reference_refresh_steps:
             state["reference"] = system.reference.state()
-        self.stage.checkpoint_if_due(done, steps, state)
+        self.stage.checkpoint_if_due(done, steps, state, every)
 
 
 def pass_shares(records: Sequence[Mapping[str, Any]], threshold: float) -> list[float]:

@@ -51,10 +51,10 @@ def train_ppo(
     if system.critic is not None:
         trained["critic"] = system.critic
     first = restore_rl(stage, system, trained)
-    cadence.evaluate_start(first, system)
+    cadence.evaluate_start(first, system, trained)
     for step in range(first, steps):
-        at = StepContext(step, steps, cadence.seed, kl_controller.kl_coef)
-        metrics, records = ppo_step(system, stream, rl, stage, at, shaping)
+        now, at = cadence.begin(step, steps, system, kl_controller)
+        metrics, records = ppo_step(system, stream, now, stage, at, shaping)
         cadence.after_step(step, metrics, records)
         cadence.follow_kl(kl_controller, step, metrics, num_samples=len(records))
         cadence.follow_constraints(shaping, step)

@@ -41,7 +41,7 @@ def save_stage(stage: Stage, step: int, state: Mapping[str, Any]) -> bool:
         "best": measured(stage.latest, settings.best, step),
         **state,
     }
-    kept = {best.checkpoint} if best else set()
+    kept = held_by_guard(stage) | ({best.checkpoint} if best else set())
     try:
         stage.run.sync()
         path = save_checkpoint(directory / f"step-{step:06d}", full, settings.keep, kept)
@@ -99,7 +99,13 @@ def _mark_best(stage: Stage, path: Path, value: float | None) -> None:
     if settings.best is None or value is None or not is_better(value, best, settings.best_mode):
         return
     write_best(path.parent, Best(path.name, settings.best, value))
-    prune(path.parent, settings.keep, {path.name})
+    prune(path.parent, settings.keep, {path.name} | held_by_guard(stage))
+
+
+def held_by_guard(stage: Stage) -> set[str]:
+    """The checkpoints that a guard that heals may go back to."""
+    healer = stage.guard.healer
+    return {f"step-{step:06d}" for step in healer.snapshots.held()} if healer is not None else set()
 
 
 def _set_aside(path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from trimtab.config.checkpoint import CheckpointConfig
 from trimtab.distributed.room import Shrink
@@ -22,6 +22,18 @@ from trimtab.runs import RunWriter, TerminalView
 from trimtab.runs.faults import reach
 from trimtab.runs.stopping import StopRequest
 from trimtab.trainers.saving import restore_stage, save_stage
+
+
+class HasState(Protocol):
+    """Anything that can be saved in a checkpoint."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Return what is needed to go on."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        ...
 
 
 @dataclass
@@ -64,12 +76,16 @@ class Stage:
             self.run.metrics(self.name, step, figures)
         shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
         self.view.note(f"step {step + 1}: {shown}")
+        if self.guard.healer is not None and step >= 0:
+            self.guard.healer.snapshots.evaluated(step)
         self._raise_alarms(step, alarms)
 
     def _raise_alarms(self, step: int, alarms: Sequence[Alarm]) -> None:
         for alarm in alarms:
             self.run.event(self.name, "alarm", step, alarm.as_dict())
             self.view.note(alarm.message(self.guard.language))
+        if self.guard.healer is not None:
+            self.guard.healer.see(alarms)
 
     def tell_bad_rewards(self, step: int, errors: Sequence[str]) -> None:
         """Alarm, until it ends only once, when rewards are NaN or infinite: they abstain and are not seen.
@@ -111,15 +127,19 @@ class Stage:
         """Where this stage keeps its checkpoints."""
         return Path(self.run.directory.checkpoints) / self.name
 
-    def checkpoint_if_due(self, step: int, total: int, state: Mapping[str, Any]) -> None:
+    def checkpoint_if_due(
+        self, step: int, total: int, state: Mapping[str, Any], every: int | None = None
+    ) -> None:
         """Save a checkpoint after ``step`` finished steps, when the recipe or a signal asks for one there.
 
-        After the last step there is none: the model is saved then.
+        ``every`` takes the place of the recipe's interval. After the last step there is none: the model is
+        saved then.
 
         Raises:
             StoppedError: a signal asked the run to stop; what is needed to go on is saved.
         """
-        is_due = self.checkpoint_every and step % self.checkpoint_every == 0
+        every = self.checkpoint_every if every is None else every
+        is_due = every and step % every == 0
         is_stopping = self.stop.is_asked and step < total
         is_saved = False
         if (is_due or is_stopping) and step < total:

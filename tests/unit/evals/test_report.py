@@ -96,3 +96,27 @@ def test_written_with_the_curves_of_the_run(tmp_path):
 def test_written_without_a_run(tmp_path):
     """R27: a directory without events gets a report without curves."""
     assert "## Curves" not in write_report(tmp_path / "new", GOOD).read_text()
+
+
+def test_actions_and_undos_are_listed():
+    """Issue 5 (2): what the guard did and took back is in the report, with before, after and reason."""
+    actions = [
+        {"step": 7, "action": "cut_lr", "is_undo": False, "setting": "learning_rate", "before": 3e-6,
+         "after": 9e-7, "reason": "kl_too_high: kl/ref = 0.8, limit 0.5"},
+        {"step": 30, "action": "cut_lr", "is_undo": True, "setting": "learning_rate", "before": 9e-7,
+         "after": 3e-6, "reason": "no alarm | x"},
+        {"step": 31, "action": "stop", "is_undo": False, "reason": "why"},
+    ]  # fmt: skip
+    text = render_report({}, actions=actions)
+    assert "## What the guard did\n\n2 actions, 1 undone.\n" in text
+    assert "| 7 | remedy | cut\\_lr | learning\\_rate | 3e-06 | 9e-07 | kl\\_too\\_high: kl/ref = 0.8" in text
+    assert "| 30 | undo | cut\\_lr | learning\\_rate | 9e-07 | 3e-06 | no alarm \\| x |" in text
+    assert "What the guard did" not in render_report({})
+
+
+def test_actions_come_from_the_events(tmp_path):
+    """Issue 5 (2): the report reads the record of the run, not the memory of the guard."""
+    with RunWriter(tmp_path, {}) as run:
+        run.event("rl", "action", 4, {"action": "rollback", "setting": "step", "before": 5, "after": 0})
+    path = write_report(tmp_path, {})
+    assert "| 4 | remedy | rollback | step | 5.000 | 0.000 |" in path.read_text()
