@@ -2,7 +2,7 @@
 
     python benchmarks/healing.py --json benchmarks/results/healing.json --svg benchmarks/results/healing.svg
 
-A model of about 100,000 random weights, one token per byte; a completion is 12 tokens. What is wanted
+A model of 73,584 random weights, one token per byte; a completion is 12 tokens. What is wanted
 (``quality``) is different tokens with even ids: the share of 12. Both arms of a pair have the same recipe,
 the same seeds and the same number of steps; only ``monitor.guard`` differs. What counts is the mean reward on
 hidden prompts after the last step, or where the run was stopped.
