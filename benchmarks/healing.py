@@ -2,7 +2,7 @@
 
     python benchmarks/healing.py --json benchmarks/results/healing.json --svg benchmarks/results/healing.svg
 
-A model of about 100,000 random weights, one token per byte; a completion is 12 tokens. What is wanted
+A model of 73,584 random weights, one token per byte; a completion is 12 tokens. What is wanted
 (``quality``) is different tokens with even ids: the share of 12. Both arms of a pair have the same recipe,
 the same seeds and the same number of steps; only ``monitor.guard`` differs. What counts is the mean reward on
 hidden prompts after the last step, or where the run was stopped.
@@ -88,8 +88,7 @@ SCENARIOS: dict[str, Scenario] = {
     "entropy_collapse": Scenario(quality, quality, {"learning_rate": 2e-2, "temperature": 0.3}),
     "numerical_crash": Scenario(quality, quality, {"learning_rate": 0.3}, overflow_beyond_half),
 }
-# Even ids alone cost ln 2 = 0.7 nats per token, so the limit of the recipe lies above that. Dividing logits by
-# a temperature below 1 stretches what lies between two policies, and the limit with it.
+# Even ids alone cost ln 2 = 0.7 nats per token, so the limit of the recipe lies above that.
 MAX_KL = 1.0
 
 
@@ -112,7 +111,7 @@ def run_arm(scenario: Scenario, guard: str, seed: int, steps: int, root: Path) -
     )
     system = tiny_system(rl, scenario.reward, seed=seed)
     scenario.change(system)
-    config = MonitorConfig(guard=guard, max_kl=MAX_KL / rl.temperature)  # type: ignore[arg-type]
+    config = MonitorConfig(guard=guard, max_kl=MAX_KL)  # type: ignore[arg-type]
     start, error = time.perf_counter(), ""
     with RunWriter(root, {}) as run:
         stage = Stage("rl", run, quiet_view(steps), Guard(config=config))
@@ -267,7 +266,7 @@ def main() -> int:
     rows = table_of(found)
     if args.json:
         facts = {
-            "command": "python benchmarks/healing.py " + " ".join(sys.argv[1:]),
+            "command": "python benchmarks/healing.py" + "".join(f" {word}" for word in sys.argv[1:]),
             "date": time.strftime("%Y-%m-%d"),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "steps": args.steps,

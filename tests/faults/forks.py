@@ -155,7 +155,7 @@ def _keep_the_end(directory: Path) -> None:
 
     real = Stage.checkpoint_if_due
 
-    def kept(self: Stage, step: int, total: int, state: Mapping[str, Any]) -> None:
+    def kept(self: Stage, step: int, total: int, state: Mapping[str, Any], every: int | None = None) -> None:
         if step == total:
             armed, faults._faults = faults._faults, None
             full = {"rng": rng_state(), "guard": self.guard.state(), **state}
@@ -164,7 +164,7 @@ def _keep_the_end(directory: Path) -> None:
             except CheckpointError as error:
                 raise AssertionError(error) from error
             faults._faults = armed
-        real(self, step, total, state)
+        real(self, step, total, state, every)
 
     Stage.checkpoint_if_due = kept  # type: ignore[method-assign]
 

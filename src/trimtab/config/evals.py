@@ -63,7 +63,7 @@ class MonitorConfig(Section):
 
     guard: GuardMode = Field(
         "protect",
-        description="`observe` and `protect` record alarms, `heal` acts on them; updates that are not finite are skipped.",
+        description="`observe` and `protect` record alarms, `heal` acts on them; bad numbers never get in.",
     )
     heal: HealConfig = Field(default_factory=lambda: HealConfig())
     max_kl: float = Field(0.5, gt=0, description="Mean KL of the last 10 steps above this is too high.")
