@@ -153,3 +153,16 @@ def test_ablations_all_run(tmp_path):
     found = run("vs_trl.py", tmp_path / "r.json", "--only", "ablations")
     assert found["ablations"].keys() == {*ABLATIONS, *WITHOUT}
     assert all(found["ablations"].values()), found["ablations"]
+
+
+@pytest.mark.slow
+def test_detectors_from_end_to_end(tmp_path):
+    """R14: the quick form measures every fault, and the first seeds are found."""
+    file = tmp_path / "detectors.json"
+    command = [sys.executable, "benchmarks/detectors.py", "--quick", "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(file.read_text())
+    assert len(figures["faults"]) >= 12
+    assert all(row["trimtab"]["recall"] >= 0.5 for row in figures["faults"].values())
+    assert figures["healthy"]["trimtab"]["steps"] == 2000
