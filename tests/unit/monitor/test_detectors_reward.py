@@ -86,7 +86,7 @@ def test_only_the_form_is_learnt() -> None:
 
 
 def test_reward_that_follows_the_length() -> None:
-    """R14: growth by half, and the reward moves as the length does (ρ = 1); two bare trends are not enough."""
+    """R14: growth by half, and the reward moves as the length does (ρ = 1); two bare trends do not."""
     noise = random.Random(3)
     lengths = [100 + 1.7 * step + noise.gauss(0, 5) for step in range(40)]
     alarm = detectors.reward_by_length([length / 200 for length in lengths], lengths)
