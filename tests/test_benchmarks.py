@@ -182,3 +182,16 @@ def test_healing(tmp_path):
     arms = json.loads(file.read_text())["runs"]["kl_explosion"]
     assert arms["observe"]["1"]["actions"] == []
     assert arms["heal"]["1"]["actions"][0]["alarm"] == "kl_too_high"
+
+
+@pytest.mark.slow
+def test_detectors_from_end_to_end(tmp_path):
+    """R14: the quick form measures every fault, and the first seeds are found."""
+    file = tmp_path / "detectors.json"
+    command = [sys.executable, "benchmarks/detectors.py", "--quick", "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(file.read_text())
+    assert len(figures["faults"]) >= 12
+    assert all(row["trimtab"]["recall"] >= 0.5 for row in figures["faults"].values())
+    assert figures["healthy"]["trimtab"]["steps"] == 2000

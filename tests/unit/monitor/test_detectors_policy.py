@@ -100,6 +100,7 @@ def test_speed_and_stall() -> None:
     assert alarm is not None and (alarm.threshold, alarm.evidence["baseline"]) == (20.0, 2.0)
     assert detectors.stall([2.0] * 9 + [99.0]) is None
     assert detectors.stall([0.1] * 10 + [9.0]) is None  # 90 times, and nobody waits for it
+    assert detectors.stall([0.5] * 10 + [10.4]) is None  # 10 s more are 10.5
 
 
 def test_shares_allow_for_their_noise() -> None:

@@ -138,3 +138,15 @@ def test_noise_rarely_alarms(drift: float) -> None:
             found += len(tracker.evaluate(measures)[1])
         alarms += found > 0
     assert alarms <= 3
+
+
+def test_many_evaluations_ask_for_more_errors() -> None:
+    """R21: at the n-th evaluation z² = 9 + 2·ln(n / 4); by hand 3 at the 4th, 3.79 at the 44th.
+
+    The error of a gap of means of two with 0.1 each is 0.1 (0.0707 at either end), so 0.35 is enough at
+    first and not later.
+    """
+    for count, is_raised in ((4, True), (44, False)):
+        train = [0.5] * (count - 2) + [0.85] * 2
+        alarm = detectors.hidden_gap(train, [0.5] * count, [0.1] * count)
+        assert (alarm is not None) is is_raised

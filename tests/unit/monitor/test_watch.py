@@ -110,7 +110,7 @@ def test_components_are_compared_with_what_they_make_up() -> None:
     for index in range(40):
         move = min(1.0, max(0.0, (index - 15) / 10))
         style, accuracy = 0.3 + 0.4 * move + rng.gauss(0, 0.01), 0.6 - 0.2 * move + rng.gauss(0, 0.01)
-        inner, other = 0.5 * style + 0.5 * accuracy, 0.5 + rng.gauss(0, 0.01)
+        inner, other = 0.5 * style + 0.5 * accuracy, 0.5 + rng.gauss(0, 0.2)
         metrics = {"reward/mean": inner + other, "reward/part/sales": inner, "reward/part/other": other}
         metrics |= {"reward/part/sales/style": style, "reward/part/sales/accuracy": accuracy}
         found += watch.see(metrics)
