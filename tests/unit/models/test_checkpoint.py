@@ -136,7 +136,9 @@ def kill_points(root: Path, count: int) -> int:
         folder = root / str(number)
         folder.mkdir()
         pid = fork(lambda folder=folder: save_for_ever(folder), folder / "output")  # type: ignore[misc]
+        end = time.monotonic() + 30
         while not (folder / "log").exists() or "done 1\n" not in (folder / "log").read_text():
+            assert time.monotonic() < end, (folder / "output").read_text()
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.03))
         os.kill(pid, signal.SIGKILL)
