@@ -47,9 +47,9 @@ def our_side(ours: Ours, rows: TrainBatch) -> Side:
     """Loss and gradients of our learner, which are left unapplied."""
     rl, learner = ours.recipe.rl, ours.system.policy
     loss = learner.forward_backward(rows, PolicyObjective.of(rl, rows, rl.kl.coef))["loss/total"]
-    # The learner holds the model as its part "model"; gradients of bf16 parameters wait at their masters.
-    masters = {name.removeprefix("model."): p for name, p in learner.optimizer.masters.items()}
-    gradients = {n: p.grad.detach().float().cpu().clone() for n, p in masters.items() if p.grad is not None}
+    # The learner holds the model as its part "model"; gradients of bf16 parameters wait in the optimizer.
+    found = learner.optimizer.gradients
+    gradients = {n.removeprefix("model."): g.detach().float().cpu().clone() for n, g in found.items()}
     learner.discard_gradients()
     return loss, gradients
 
