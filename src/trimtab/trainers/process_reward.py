@@ -14,14 +14,17 @@ from trimtab.config import ProcessRewardConfig
 from trimtab.data import PromptStream, Stepwise
 from trimtab.errors import DataError
 from trimtab.functional import expected_calibration_error, step_loss
+from trimtab.models.finite import FiniteCheck
 from trimtab.models.forward import step_logits
 from trimtab.models.lora import load_trainable_state, trainable_state
 from trimtab.models.optim import MasterAdamW, learning_rate_at
 from trimtab.models.padded import padded
 from trimtab.rewards.steps import EncodedSteps, encode_steps
+from trimtab.runs.faults import reach
 from trimtab.trainers.held_out import split_by_prompt
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Phases, Stage, total_steps
+from trimtab.trainers.update import StepSettings, guarded_optimizer_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ def train_process_reward(
     steps = total_steps(len(encoded), config.batch_size, config.epochs, config.steps)
     parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     optimizer = MasterAdamW(parameters, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+    finite = FiniteCheck(model, optimizer)
     start = 0
     if (state := stage.restore()) is not None:
         start = state["step"]
@@ -80,17 +84,15 @@ def train_process_reward(
         load_trainable_state(model, state["model"])
         optimizer.load_state_dict(state["optimizer"])
     for step in range(start, steps):
-        phases = Phases()
+        reach("step_started")
+        phases = Phases(stage.watchdog)
         batch = stream.next_batch(config.batch_size)
+        reach("after_batch")
         rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)
         with phases("update"):
             loss, logits, labels = _accumulate(model, batch, tokenizer.pad_token_id, config)
-            norm = optimizer.clip_grad_norm(config.max_grad_norm)
-            decision = stage.guard.before_update({"loss/total": loss, "train/grad_norm": norm})
-            if decision.verdict == "proceed":
-                optimizer.step(rate)
-            optimizer.zero_grad()
-            stage.stop_if_diverged(step, decision.verdict, decision.reason)
+            settings = StepSettings(step, rate, config.max_grad_norm)
+            norm = guarded_optimizer_step(optimizer, finite, loss, stage, settings)
         stage.log(
             step,
             {

@@ -19,11 +19,11 @@ from trimtab.models.lora import load_trainable_state, trainable_state
 from trimtab.models.optim import MasterAdamW, learning_rate_at
 from trimtab.models.padded import padded
 from trimtab.rewards.learned import encode_for_reward
-from trimtab.runs.faults import poison, reach
+from trimtab.runs.faults import reach
 from trimtab.trainers.held_out import split_by_prompt
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Phases, Stage, total_steps
-from trimtab.trainers.update import decide, find_fault_after, find_fault_before
+from trimtab.trainers.update import StepSettings, guarded_optimizer_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +80,8 @@ def train_reward_model(
         rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)
         with phases("update"):
             loss, margins = _accumulate(model, pairs, tokenizer.pad_token_id, config)
-            reach("after_backward")
-            norm = poison("grad_norm", optimizer.clip_grad_norm(config.max_grad_norm))
-            figures = {"loss/total": loss, "train/grad_norm": norm}
-            fault = find_fault_before([finite], figures)
-            decision = decide(stage.guard, figures, fault)
-            if decision.verdict == "proceed":
-                optimizer.step(rate)
-                reach("after_optimizer_step")
-            optimizer.zero_grad()
-            if decision.verdict == "proceed" and (fault := find_fault_after([finite])) is not None:
-                decision = decide(stage.guard, figures, fault)
-            stage.stop_if_diverged(step, decision.verdict, decision.reason, fault)
+            settings = StepSettings(step, rate, config.max_grad_norm)
+            norm = guarded_optimizer_step(optimizer, finite, loss, stage, settings)
         stage.log(
             step,
             {

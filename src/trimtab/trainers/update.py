@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from trimtab.distributed.interfaces import Learner, Objective
 from trimtab.models.finite import FiniteCheck, find_non_finite
+from trimtab.models.optim import MasterAdamW
 from trimtab.monitor import Decision, Guard
 from trimtab.monitor.sites import Site, StateFault, site_of
 from trimtab.runs.faults import poison, reach
@@ -86,6 +87,31 @@ def guarded_updates(parts: Sequence[Part], minibatch: TrainBatch, stage: Stage) 
         decision = decide(stage.guard, figures, fault)
     stage.stop_if_diverged(step, decision.verdict, decision.reason, fault)
     return results
+
+
+def guarded_optimizer_step(
+    optimizer: MasterAdamW, finite: FiniteCheck, loss: float, stage: Stage, settings: StepSettings
+) -> float:
+    """One guarded step of an optimizer whose gradients are there; return their norm before clipping.
+
+    For trainers whose model is no learner: reward models.
+
+    Raises:
+        DivergedError: the guard says stop.
+    """
+    reach("after_backward")
+    norm = poison("grad_norm", optimizer.clip_grad_norm(settings.max_grad_norm))
+    figures = {"loss/total": loss, "train/grad_norm": norm}
+    fault = find_fault_before([finite], figures)
+    decision = decide(stage.guard, figures, fault)
+    if decision.verdict == "proceed":
+        optimizer.step(settings.learning_rate)
+        reach("after_optimizer_step")
+    optimizer.zero_grad()
+    if decision.verdict == "proceed" and (fault := find_fault_after([finite])) is not None:
+        decision = decide(stage.guard, figures, fault)
+    stage.stop_if_diverged(settings.step, decision.verdict, decision.reason, fault)
+    return norm
 
 
 def decide(guard: Guard, figures: Mapping[str, float], fault: StateFault | None) -> Decision:
