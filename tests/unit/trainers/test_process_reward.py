@@ -15,10 +15,11 @@ from transformers import AutoModelForTokenClassification
 
 from trimtab.config import ProcessRewardConfig
 from trimtab.data import Stepwise
-from trimtab.errors import DataError
+from trimtab.errors import DataError, DivergedError
 from trimtab.functional import step_loss
 from trimtab.models.forward import step_logits
 from trimtab.models.load import load_token_classifier
+from trimtab.models.optim import MasterAdamW
 from trimtab.models.save import save_model
 from trimtab.rewards.process_reward import CARD, ProcessReward
 from trimtab.rewards.steps import EncodedSteps
@@ -150,6 +151,24 @@ def test_it_learns_is_described_saved_and_used(tmp_path: Path) -> None:
     right, wrong = reward.score([Sample(Prompt("0", user), t) for t in ("yes\nyesyes", "yes\nno\nyes")])
     assert right.value is not None and wrong.value is not None
     assert right.value > 0.5 > wrong.value
+
+
+def test_a_broken_moment_never_reaches_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threats (runs): NaN in the optimizer's state stops the run, names the site, and no weight is NaN."""
+    real, count = MasterAdamW.step, [0]
+
+    def step(self: MasterAdamW, learning_rate: float | None = None) -> None:
+        real(self, learning_rate)
+        count[0] += 1
+        if count[0] == 2:
+            next(iter(self._moments.values()))[0].view(-1)[0] = math.nan
+
+    monkeypatch.setattr(MasterAdamW, "step", step)
+    config = ProcessRewardConfig(data="x", batch_size=8, steps=6, held_out=0.25)
+    model, stage = classifier(tmp_path), tiny_stage(tmp_path / "run", "p")
+    with pytest.raises(DivergedError, match="stopped at step 2: optimizer state"):
+        train_process_reward(config, model, tiny_tokenizer(), solutions(), stage, seed=1)
+    assert count == [2] and all(bool(p.isfinite().all()) for p in model.parameters())
 
 
 def test_card_figures_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
