@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from trimtab.models.elementwise import Elementwise, elementwise_kernels
 from trimtab.models.kv_rows import BLOCK
 from trimtab.models.packed_forward import TOLERANCE
+from trimtab.models.packed_linear import packed_gate, packed_linear
 
 _TOLERANCE = {torch.bfloat16: 0.02, torch.float32: 1e-5}  # relative to the largest number
 _ROTARY = "apply_rotary_pos_emb"  # what transformers' models call it
@@ -50,14 +51,17 @@ def _replaced(model: Any, kernels: Elementwise, rows: int | None, *, is_wide: bo
     has_norms = is_wide or not kernels.has_gradients
     rotary = _patch_rotary(model, kernels) if has_norms else None
     embedding = model.get_input_embeddings() if is_wide else None
+    into_stream = _added_to_stream(model) if is_wide else set()
     try:
         for module in model.modules():
             if "forward" in vars(module):
                 continue
             if module is embedding:
                 faster = _wide_embedding(module)
+            elif type(module) is nn.Linear:
+                faster = None if rows is None else packed_linear(module, rows, is_wide=module in into_stream)
             else:
-                faster = _replacement(module, kernels, rows, has_norms=has_norms)
+                faster = _replacement(module, kernels, has_norms=has_norms, is_sampling=rows is not None)
             if faster is not None:
                 module.forward = faster
                 changed.append(module)
@@ -70,15 +74,19 @@ def _replaced(model: Any, kernels: Elementwise, rows: int | None, *, is_wide: bo
 
 
 def _replacement(
-    module: nn.Module, kernels: Elementwise, rows: int | None, *, has_norms: bool
+    module: nn.Module, kernels: Elementwise, *, has_norms: bool, is_sampling: bool
 ) -> Callable[..., Tensor] | None:
-    if type(module) is nn.Linear:
-        return None if rows is None else _packed_linear(module, rows)
     if type(module).__name__.endswith("RMSNorm"):
         return _rms_norm(module, kernels) if has_norms else None
     if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
-        return _gated_mlp(module, kernels)
+        return _gated_mlp(module, kernels, is_sampling=is_sampling)
     return None
+
+
+def _added_to_stream(model: Any) -> set[nn.Module]:
+    """The linear maps whose results attention and MLPs add to the stream."""
+    names = ("o_proj", "down_proj")
+    return {module for name in names for parent in model.modules() if (module := getattr(parent, name, None))}
 
 
 def _wide_embedding(module: nn.Module) -> Callable[..., Tensor]:
@@ -135,24 +143,6 @@ def _output(model: Any, ids: Tensor) -> Tensor:
     return (found.logits if hasattr(found, "logits") else found.last_hidden_state).float()
 
 
-def _packed_linear(module: nn.Linear, rows: int) -> Callable[[Tensor], Tensor] | None:
-    weight = module.weight
-    if (
-        weight.device.type != "cpu"
-        or weight.dtype != torch.bfloat16
-        or not torch.backends.mkldnn.is_available()
-    ):
-        return None
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-    multiply = torch.ops.mkldnn._linear_pointwise
-    bias, width = module.bias, module.out_features
-
-    def forward(x: Tensor) -> Tensor:
-        return multiply(x.reshape(-1, x.shape[-1]), packed, bias, "none", [], "").view(*x.shape[:-1], width)
-
-    return forward
-
-
 def _rms_norm(module: nn.Module, kernels: Elementwise) -> Callable[[Tensor], Tensor] | None:
     weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
     if not isinstance(weight, Tensor) or not isinstance(eps, float) or weight.shape[-1] % BLOCK:
@@ -164,21 +154,27 @@ def _rms_norm(module: nn.Module, kernels: Elementwise) -> Callable[[Tensor], Ten
     return forward if _is_equal(module, forward, weight) else None
 
 
-def _gated_mlp(module: Any, kernels: Elementwise) -> Callable[[Tensor], Tensor] | None:
+def _gated_mlp(module: Any, kernels: Elementwise, *, is_sampling: bool) -> Callable[[Tensor], Tensor] | None:
     if getattr(module.gate_proj, "out_features", 1) % BLOCK:
         return None
+    gated = packed_gate(module.gate_proj, module.up_proj) if is_sampling else None
 
     def forward(x: Tensor) -> Tensor:
+        if gated is not None:
+            return module.down_proj(gated(x))
         return module.down_proj(kernels.silu_multiply(module.gate_proj(x), module.up_proj(x)))
 
-    return forward if _is_equal(module, forward, module.gate_proj.weight) else None
+    return forward if _is_equal(module, forward, module.gate_proj.weight, is_sampling) else None
 
 
-def _is_equal(module: nn.Module, faster: Callable[[Tensor], Tensor], weight: Tensor) -> bool:
+def _is_equal(
+    module: nn.Module, faster: Callable[[Tensor], Tensor], weight: Tensor, is_sampling: bool = False
+) -> bool:
     """Whether ``faster`` does what the module does, tried once per kind and shape."""
     if weight.dtype not in _TOLERANCE:
         return False
-    key = (type(module), str(getattr(module, "act_fn", "")), weight.shape, weight.dtype, weight.device.type)
+    kind = (type(module), str(getattr(module, "act_fn", "")), is_sampling)
+    key = (*kind, weight.shape, weight.dtype, weight.device.type)
     if key not in _found_equal:
         size = weight.shape[-1]
         x = torch.sin(torch.arange(3.0 * size)).view(1, 3, size).to(weight)

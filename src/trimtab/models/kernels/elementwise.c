@@ -51,12 +51,6 @@ void rms_norm_backward(const float *input, const stored *weight, const float *sc
     }
 }
 
-INLINE vf sigmoid(vf x) {
-    vi is_negative = x < 0.0f;
-    vf decay = exp_vector(choose(is_negative, x, -x)); /* exp(-|x|), never above 1 */
-    return choose(is_negative, decay, decay * 0.0f + 1.0f) / (decay + 1.0f);
-}
-
 /* silu(gate) * up, `count` numbers (a multiple of W); silu is rounded before the product, as transformers does. */
 void silu_multiply(const stored *gate, const stored *up, stored *output, int64_t count) {
 #pragma omp parallel for schedule(static)

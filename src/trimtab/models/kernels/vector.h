@@ -71,3 +71,9 @@ INLINE vf exp_vector(vf x) {
     vf value = (vf)((vi)p + (whole << 23));
     return choose(is_tiny, value * 0.0f, value);
 }
+
+INLINE vf sigmoid(vf x) {
+    vi is_negative = x < 0.0f;
+    vf decay = exp_vector(choose(is_negative, x, -x)); /* exp(-|x|), never above 1 */
+    return choose(is_negative, decay, decay * 0.0f + 1.0f) / (decay + 1.0f);
+}

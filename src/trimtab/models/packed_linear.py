@@ -1,0 +1,125 @@
+"""Linear maps over a packed copy of their weight, for the few rows of a decode step on a CPU.
+
+``kernels/linear.c`` where the processor multiplies bf16, oneDNN's own packing elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ctypes import CDLL, c_int64, c_void_p
+from functools import cache, partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trimtab.models.kernels.build import load_kernel
+from trimtab.models.kv_rows import BLOCK
+
+_TOLERANCE = 0.01  # of the kernel's test, relative to the largest number: bf16 rounds by 0.004
+
+Linear = Callable[[Tensor], Tensor]
+
+
+def packed_linear(module: nn.Linear, rows: int, *, is_wide: bool = False) -> Linear | None:
+    """The map of ``module`` for inputs of about ``rows`` rows, or None where packing is of no use.
+
+    With ``is_wide`` the result, rounded as ever, may come as fp32: adding it to an fp32 stream is faster then.
+    The weight is copied when the map is first used; the copy lives as long as the returned function, and does
+    not follow the module's.
+    """
+    weight = module.weight
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
+        return None
+    if (library := _kernel()) is not None and _fits(weight):
+        multiply, pack = partial(_linear, library, is_wide), partial(_pack, library)
+    elif torch.backends.mkldnn.is_available():
+        multiply, pack = _onednn_linear, partial(_onednn_pack, rows)
+    else:
+        return None
+    packed: Tensor | None = None
+
+    def forward(x: Tensor) -> Tensor:
+        nonlocal packed
+        if packed is None:
+            packed = pack(weight.detach())
+        output = multiply(packed, module.bias, x.reshape(-1, x.shape[-1]))
+        return output.view(*x.shape[:-1], module.out_features)
+
+    return forward
+
+
+def packed_gate(gate: nn.Module, up: nn.Module) -> Linear | None:
+    """``silu(gate(x)) · up(x)`` in one pass over ``x``, or None where the kernel cannot."""
+    library = _kernel()
+    if library is None or not (_is_plain(gate) and _is_plain(up)) or gate.weight.shape != up.weight.shape:
+        return None
+    packed = [_pack(library, module.weight.detach()) for module in (gate, up)]
+    width = len(gate.weight)
+
+    def forward(x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1]).to(packed[0].dtype).contiguous()
+        output = rows.new_empty(*x.shape[:-1], width)
+        sizes = map(c_int64, (*rows.shape, width))
+        library.gated_linear(_at(rows), *map(_at, packed), _at(output), *sizes)
+        return output
+
+    return forward
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """A linear map without bias that the kernel can take, and that nothing wraps or listens to."""
+    if type(module) is not nn.Linear or module.bias is not None or "forward" in vars(module):
+        return False
+    weight, is_heard = module.weight, bool(module._forward_hooks or module._forward_pre_hooks)
+    return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _fits(weight) and not is_heard
+
+
+def _fits(weight: Tensor) -> bool:
+    width, size = weight.shape
+    return width % BLOCK == 0 and size % 2 == 0
+
+
+def _pack(library: CDLL, weight: Tensor) -> Tensor:
+    """The panels of a weight ``[width, size]``; see ``kernels/linear.c``."""
+    weight = weight.contiguous()
+    packed = torch.empty_like(weight)
+    library.pack(_at(weight), _at(packed), *map(c_int64, weight.shape))
+    return packed
+
+
+def _linear(library: CDLL, is_wide: bool, packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    """``x [rows, size]`` → ``[rows, width]``."""
+    x = x.to(packed.dtype).contiguous()
+    output = torch.empty(len(x), len(packed), dtype=torch.float32 if is_wide else packed.dtype)
+    sizes = map(c_int64, (*x.shape, len(packed), is_wide))
+    library.linear(_at(x), _at(packed), None if bias is None else _at(bias), _at(output), *sizes)
+    return output
+
+
+def _at(x: Tensor) -> c_void_p:
+    return c_void_p(x.data_ptr())
+
+
+def _onednn_pack(rows: int, weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+
+
+def _onednn_linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+@cache
+def _kernel() -> CDLL | None:
+    """The compiled kernel, where there is one and it multiplies rightly."""
+    library = load_kernel("linear", {"IS_BF16": 1})
+    if library is None:
+        return None
+    x, weight, bias = (
+        torch.sin(torch.arange(1.0, count + 1)).to(torch.bfloat16).view(shape)
+        for count, shape in ((15 * 34, (15, 34)), (48 * 34, (48, 34)), (48, (48,)))
+    )
+    expected = F.linear(x.float(), weight.float(), bias.float())
+    found = _linear(library, False, _pack(library, weight), bias, x).float()
+    is_right = (found - expected).abs().max() <= _TOLERANCE * expected.abs().max()
+    return library if bool(is_right) else None
