@@ -24,7 +24,7 @@ Linear = Callable[[Tensor], Tensor]
 def packed_linear(module: nn.Linear, rows: int, *, is_wide: bool = False) -> Linear | None:
     """The map of ``module`` for inputs of about ``rows`` rows, or None where packing is of no use.
 
-    With ``is_wide`` the result, rounded as ever, may come as fp32: adding it to an fp32 stream is faster then.
+    With ``is_wide`` the result, rounded as ever, may come as fp32: it is added faster to an fp32 stream.
     The weight is copied when the map is first used; the copy lives as long as the returned function, and does
     not follow the module's.
     """
