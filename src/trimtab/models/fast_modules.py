@@ -2,7 +2,7 @@
 
 RMS norms, gated MLPs and rotary positions run in compiled kernels. On a CPU the stream that the layers add to
 is fp32 meanwhile, also in a bf16 model, while sampling and while learning; and while sampling linear maps
-have their weights packed for oneDNN, a copy that lives for one call of the engine, so that it is never stale.
+have their weights packed, a copy that lives for one call of the engine, so that it is never stale.
 A kind of module is replaced only where its own forward gives the same on a test input, and a stream is
 widened only where the whole model still says the same.
 """

@@ -60,8 +60,8 @@ def packed_gate(gate: nn.Module, up: nn.Module) -> Linear | None:
     def forward(x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1]).to(packed[0].dtype).contiguous()
         output = rows.new_empty(*x.shape[:-1], width)
-        sizes = map(c_int64, (*rows.shape, width))
-        library.gated_linear(_at(rows), *map(_at, packed), _at(output), *sizes)
+        pointers = (tensor.data_ptr() for tensor in (rows, *packed, output))
+        library.gated_linear(*pointers, *rows.shape, width)
         return output
 
     return forward
@@ -84,7 +84,7 @@ def _pack(library: CDLL, weight: Tensor) -> Tensor:
     """The panels of a weight ``[width, size]``; see ``kernels/linear.c``."""
     weight = weight.contiguous()
     packed = torch.empty_like(weight)
-    library.pack(_at(weight), _at(packed), *map(c_int64, weight.shape))
+    library.pack(weight.data_ptr(), packed.data_ptr(), *weight.shape)
     return packed
 
 
@@ -92,13 +92,9 @@ def _linear(library: CDLL, is_wide: bool, packed: Tensor, bias: Tensor | None, x
     """``x [rows, size]`` → ``[rows, width]``."""
     x = x.to(packed.dtype).contiguous()
     output = torch.empty(len(x), len(packed), dtype=torch.float32 if is_wide else packed.dtype)
-    sizes = map(c_int64, (*x.shape, len(packed), is_wide))
-    library.linear(_at(x), _at(packed), None if bias is None else _at(bias), _at(output), *sizes)
+    added = None if bias is None else bias.data_ptr()
+    library.linear(x.data_ptr(), packed.data_ptr(), added, output.data_ptr(), *x.shape, len(packed), is_wide)
     return output
-
-
-def _at(x: Tensor) -> c_void_p:
-    return c_void_p(x.data_ptr())
 
 
 def _onednn_pack(rows: int, weight: Tensor) -> Tensor:
@@ -115,6 +111,8 @@ def _kernel() -> CDLL | None:
     library = load_kernel("linear", {"IS_BF16": 1})
     if library is None:
         return None
+    for name, pointers, numbers in (("pack", 2, 2), ("linear", 4, 4), ("gated_linear", 4, 3)):
+        getattr(library, name).argtypes = [c_void_p] * pointers + [c_int64] * numbers
     x, weight, bias = (
         torch.sin(torch.arange(1.0, count + 1)).to(torch.bfloat16).view(shape)
         for count, shape in ((15 * 34, (15, 34)), (48 * 34, (48, 34)), (48, (48,)))

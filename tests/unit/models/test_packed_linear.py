@@ -6,10 +6,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.models import packed_linear as module_under_test
+from trimtab.models.kernels.build import load_kernel
 from trimtab.models.packed_linear import packed_gate, packed_linear
 
 needs_kernel = pytest.mark.skipif(
-    module_under_test._kernel() is None, reason="no compiler, or the processor does not multiply bf16"
+    load_kernel("linear", {"IS_BF16": 1}) is None, reason="no compiler, or a processor without bf16"
 )
 
 
@@ -47,6 +48,12 @@ def test_it_multiplies(
     found = fast(x)
     assert found.dtype == torch.bfloat16 and found.shape == (rows, 1, width)
     assert _is_rounded(found, _exact(linear, x))
+
+
+@needs_kernel
+def test_a_kernel_that_compiles_is_used() -> None:
+    """Its own trial multiplication does not refuse it."""
+    assert module_under_test._kernel() is not None
 
 
 @needs_kernel
