@@ -16,6 +16,13 @@ from torch import Tensor
 from trimtab.models.kernels.build import load_kernel
 
 _NORM_BLOCK = 64  # rows whose weight gradient one thread adds up
+_ARGUMENTS: dict[str, tuple[int, list[Any]]] = {  # of the kernels: tensors, then numbers
+    "rms_norm": (4, [c_int64, c_int64, c_float]),
+    "rms_norm_backward": (6, [c_int64] * 3),
+    "silu_multiply": (3, [c_int64]),
+    "silu_multiply_backward": (5, [c_int64]),
+    "rotate": (4, [c_int64] * 4),
+}
 
 
 class Elementwise(Protocol):
@@ -44,6 +51,7 @@ class CpuElementwise:
 
     def __init__(self, library: CDLL) -> None:
         self.library = library
+        self._last_angles: tuple[Tensor, Tensor, tuple[int, int, int], list[Tensor]] | None = None
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """See ``Elementwise``."""
@@ -63,14 +71,20 @@ class CpuElementwise:
         """See ``Elementwise``."""
         batch, heads, tokens, size = x.shape
         rows = x.transpose(1, 2).reshape(batch * tokens, heads, size)  # how a projection leaves them: a view
-        angles = [
-            angle.expand(batch, tokens, size).float().contiguous().view(-1, size) for angle in (cosine, sine)
-        ]
+        angles = self._angles(cosine, sine, (batch, tokens, size))
         if torch.is_grad_enabled():
             rows = _Rotate.apply(rows, *angles, self.library)  # type: ignore[no-untyped-call]
         else:
             _rotate(rows, rows, angles, self.library, is_backward=False)
         return rows.view(batch, tokens, heads, size).transpose(1, 2)
+
+    def _angles(self, cosine: Tensor, sine: Tensor, shape: tuple[int, int, int]) -> list[Tensor]:
+        """Both as fp32 ``[B · T, D]``; every layer asks for the same ones."""
+        kept = self._last_angles
+        if kept is None or kept[0] is not cosine or kept[1] is not sine or kept[2] != shape:
+            wide = [x.expand(shape).float().contiguous().view(-1, shape[-1]) for x in (cosine, sine)]
+            self._last_angles = kept = (cosine, sine, shape, wide)
+        return kept[3]
 
 
 class _Norm(torch.autograd.Function):
@@ -132,7 +146,7 @@ def _norm(x: Tensor, weight: Tensor, eps: float, library: CDLL) -> tuple[Tensor,
     size = weight.shape[0]
     output = torch.empty(x.shape, dtype=weight.dtype)
     scales = x.new_empty(x.numel() // size)
-    _run(library.rms_norm, (x, weight, output, scales), len(scales), size, c_float(eps))
+    _run(library.rms_norm, (x, weight, output, scales), len(scales), size, eps)
     return output, scales
 
 
@@ -140,9 +154,8 @@ def _rotate(x: Tensor, output: Tensor, angles: list[Tensor], library: CDLL, *, i
     _run(library.rotate, (x, output, *angles), *x.shape, int(is_backward))
 
 
-def _run(function: Any, tensors: tuple[Tensor, ...], *numbers: int | c_float) -> None:
-    pointers = (c_void_p(x.data_ptr()) for x in tensors)
-    function(*pointers, *(n if isinstance(n, c_float) else c_int64(n) for n in numbers))
+def _run(function: Any, tensors: tuple[Tensor, ...], *numbers: float) -> None:
+    function(*[x.data_ptr() for x in tensors], *numbers)
 
 
 def elementwise_kernels(model: Any) -> Elementwise | None:
@@ -156,4 +169,8 @@ def elementwise_kernels(model: Any) -> Elementwise | None:
     if model.device.type != "cpu":
         return None
     library = load_kernel("elementwise", {"IS_BF16": int(model.dtype == torch.bfloat16)})
-    return None if library is None else CpuElementwise(library)
+    if library is None:
+        return None
+    for name, (pointers, numbers) in _ARGUMENTS.items():
+        getattr(library, name).argtypes = [c_void_p] * pointers + numbers
+    return CpuElementwise(library)

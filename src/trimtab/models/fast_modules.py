@@ -18,7 +18,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from trimtab.models.elementwise import Elementwise, elementwise_kernels
+from trimtab.models.decode_layer import decode_layer
+from trimtab.models.elementwise import CpuElementwise, Elementwise, elementwise_kernels
 from trimtab.models.kv_rows import BLOCK
 from trimtab.models.packed_forward import TOLERANCE
 from trimtab.models.packed_linear import packed_gate, packed_linear
@@ -65,6 +66,11 @@ def _replaced(model: Any, kernels: Elementwise, rows: int | None, *, is_wide: bo
             if faster is not None:
                 module.forward = faster
                 changed.append(module)
+        if rows is not None and isinstance(kernels, CpuElementwise):
+            for layer in model.modules():  # once its parts are what they will be
+                if "forward" not in vars(layer) and (faster := decode_layer(layer, kernels)) is not None:
+                    layer.forward = faster
+                    changed.append(layer)
         yield
     finally:
         for module in changed:
