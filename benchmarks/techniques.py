@@ -37,6 +37,20 @@ def _plain_modules() -> None:
     NativeEngine._faster = lambda self, *_: nullcontext()  # type: ignore[method-assign]
 
 
+def _library_products() -> None:
+    from trimtab.models import packed_linear
+
+    assert hasattr(packed_linear, "_kernel")
+    packed_linear._kernel = lambda: None  # type: ignore[assignment]
+
+
+def _layers_of_their_own() -> None:
+    from trimtab.models import fast_modules
+
+    assert hasattr(fast_modules, "decode_layer")
+    fast_modules.decode_layer = lambda *_: None  # type: ignore[assignment]
+
+
 def _plain_training() -> None:
     from trimtab.distributed.passes import Packer
 
@@ -55,6 +69,8 @@ WITHOUT: dict[str, Callable[[], Any]] = {
     "shared prompts in training": _no_sharing,
     "one-pass head": _two_pass_head,
     "compiled modules in decode": _plain_modules,
+    "linear kernel in decode": _library_products,
+    "layers without their Python in decode": _layers_of_their_own,
     "compiled modules in training": _plain_training,
     "compiled attention in training": _attention_in_parts,
 }
