@@ -52,6 +52,9 @@ _MAX_ELEMENTS = 3
 _UNKNOWN = 0.5  # relevance where no topic is recognised
 _FOCUS = 0.75  # share of sentences with words for what was asked that is enough
 _SHORT = {"zh": 26, "en": 80}
+_MAX_ASIDE = 1  # sentences that answer nothing asked and have words for something else: free
+_MAX_NAMED = 2  # sentences with what the customer named: free; in each, whichever answers would have it
+_SCATTER = 0.5  # of the relevance is left by each more of either
 
 
 class HardenedSalesReward:
@@ -173,7 +176,10 @@ def _relevance(asked: str, said: str, sentences: Sequence[Sentence], topics: Seq
     subject = 1.0 if in_answer or not names else (0.6 if any(named) else 0.2)
     idle = [s for s, answer in zip(sentences, answers, strict=True) if not answer]
     focus = min(1.0, points / (len(sentences) - _num_spare(idle, asked)) / _FOCUS)
-    return subject * focus**2 * min(1.0, 0.4 + 0.3 * points)
+    # An answer is about one thing: a text that speaks of all topics in turn answers some of them everywhere.
+    aside = sum(bool(other_words(s.text, asked, topics)) for s in idle)
+    scatter = _SCATTER ** (max(0, aside - _MAX_ASIDE) + max(0, sum(map(bool, named)) - _MAX_NAMED))
+    return subject * focus**2 * scatter * min(1.0, 0.4 + 0.3 * points)
 
 
 def _num_spare(idle: Sequence[Sentence], asked: str) -> int:
