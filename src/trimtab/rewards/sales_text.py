@@ -99,10 +99,12 @@ def read(prompt: str, response: str) -> Reading:
     asked = grams(prompt, 3 if language == "zh" else 6)
     kept: list[Sentence] = []
     seen: list[set[str]] = []
-    pieces = [m.group() for m in _PIECE.finditer(response) if _SAID.search(m.group())]
+    found = [m for m in _PIECE.finditer(response) if _SAID.search(m.group())]
+    pieces = [m.group() for m in found]
+    at_line = [not response[: m.start()].rpartition("\n")[2].strip() for m in found]
     total = 0
     for place, piece in enumerate(pieces):
-        sentence = _sentence(piece, place)
+        sentence = _sentence(piece, place, at_line=at_line[place])
         if _ODD.search(piece) or "•" in sentence.text or len(kept) == _MOST:
             total += sentence.size
             continue
@@ -119,9 +121,9 @@ def read(prompt: str, response: str) -> Reading:
     return Reading(tuple(kept), len(pieces), said / total if total else 0.0)
 
 
-def _sentence(piece: str, place: int) -> Sentence:
+def _sentence(piece: str, place: int, *, at_line: bool) -> Sentence:
     inside = piece.strip()
-    marked = _MARK.match(inside)
+    marked = _MARK.match(inside) if at_line else None  # a list has a line for each entry
     text = _MARK.sub("", inside, count=1)
     bold = re.findall(r"\*\*([^*\n]+)\*\*", text)
     plain = text.replace("*", "").strip()
