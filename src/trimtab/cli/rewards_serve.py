@@ -40,8 +40,9 @@ def execute(args: argparse.Namespace) -> int:
     """Serve until the process is told to stop."""
     from trimtab.cli.rewards import read_options
     from trimtab.rewards.http_json import token_from
+    from trimtab.rewards.serve_guard import ServeSettings
     from trimtab.rewards.serve_worker import ServedReward
-    from trimtab.rewards.server import ServeSettings, serve
+    from trimtab.rewards.server import serve
 
     return serve(
         ServeSettings(

@@ -54,6 +54,7 @@ def judge_summary(summary: Mapping[str, Any], criteria: Criteria | None = None) 
         _kl(summary, bounds),
         _diversity(summary, bounds),
         _gap(summary, bounds),
+        *_constraints(summary),
     )
     is_go = all(c.passed or (c.passed is None and not c.is_required) for c in checks)
     return Verdict(is_go, checks)
@@ -128,6 +129,30 @@ def _gap(summary: Mapping[str, Any], bounds: Criteria) -> Check:
     verb = "does not outgrow" if growth <= bounds.max_gap_growth else "outgrows"
     reason = f"The training reward {verb} the hidden one: difference of growth {growth:+.3f}."
     return Check("over-fitting", growth <= bounds.max_gap_growth, reason, False)
+
+
+def _constraints(summary: Mapping[str, Any]) -> list[Check]:
+    """R24: one check per constraint of the recipe, none where it has none: violations at most its target.
+
+    No allowance for chance is made: a limit that should hold with one is a lower target.
+    """
+    found = summary.get("constraints")
+    checks = []
+    for name in found if isinstance(found, Mapping) else ():
+        rate, target = (figure(found, name, key) for key in ("policy", "target"))
+        if rate is None or target is None:
+            reason = f"The violations of the constraint {name} were not measured."
+            checks.append(Check(f"constraint {name}", None, reason))
+            continue
+        verb = "keeps" if rate <= target else "violates"
+        before = figure(found, name, "sft")
+        was = "" if before is None else f", the SFT model in {before:.1%}"
+        reason = (
+            f"The policy {verb} the constraint {name}: violated in {rate:.1%} of the hidden answers{was}; "
+            f"at most {target:.1%} is wanted."
+        )
+        checks.append(Check(f"constraint {name}", rate <= target, reason))
+    return checks
 
 
 def _growth(values: Sequence[float | None]) -> float:

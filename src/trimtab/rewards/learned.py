@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from trimtab.data import encode_prompt, turn_end
 from trimtab.errors import ModelError, RewardError
 from trimtab.rewards.base import check_result
 from trimtab.rewards.steps import fit_prompt
+from trimtab.rewards.trained import load_trained, read_card
 from trimtab.types import Message, RewardResult, Sample
 
 CARD = "reward_model.json"
@@ -49,24 +49,6 @@ def load_card(path: str | Path) -> dict[str, Any]:
     return card
 
 
-def read_card(path: str | Path, name: str) -> dict[str, Any]:
-    """Return the JSON object ``name`` beside a model; empty when there is no such file.
-
-    Raises:
-        ModelError: the file is there but is not a JSON object.
-    """
-    file = Path(path) / name
-    if not file.is_file():
-        return {}
-    try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{file} is not valid JSON ({error}); train the reward model again.") from None
-    if not isinstance(card, dict):
-        raise ModelError(f"{file} is not a JSON object; train the reward model again.")
-    return card
-
-
 class LearnedReward:
     """Scores (prompt, response) by a reward model; ``value`` is (score − mean) / std of the held-out scores.
 
@@ -78,6 +60,10 @@ class LearnedReward:
         max_length: longest input in tokens, cut from the left of the prompt.
         squash: return the logistic function of the normalised score, in 0..1.
         device: where to load a directory's model: cpu, cuda, cuda:N; None takes a GPU where there is one.
+
+    Raises:
+        ModelError: the directory holds no reward model, or its card has no usable scale.
+        RewardError: a loaded model without its tokenizer.
 
     Example:
         >>> reward = LearnedReward("output/sales_rm")
@@ -99,7 +85,8 @@ class LearnedReward:
         self.path: str | None = None
         if isinstance(source, (str, Path)):
             self.path = str(source)
-            source, tokenizer, card = _load(self.path, tokenizer, card, device)
+            source, tokenizer = load_trained("reward_model", self.path, tokenizer, device)
+            card = load_card(self.path) if card is None else card
         elif tokenizer is None:
             raise RewardError("LearnedReward was given a model without its tokenizer: pass tokenizer=….")
         self.model, self.tokenizer, self.card = source, tokenizer, dict(card or {})
@@ -156,22 +143,6 @@ class LearnedReward:
             for index, value in zip(batch, values.float().tolist(), strict=True):
                 scores[index] = value
         return scores
-
-
-def _load(
-    path: str, tokenizer: Any, card: Mapping[str, Any] | None, device: str | None
-) -> tuple[Any, Any, Mapping[str, Any]]:
-    """Load model, tokenizer and card of a reward model's directory."""
-    from trimtab.models.load import is_sequence_classifier, load_sequence_classifier, load_tokenizer
-
-    tokenizer = tokenizer or load_tokenizer(path)
-    if not is_sequence_classifier(path):
-        raise ModelError(
-            f"{path} is a language model, not a reward model: train one with the stage reward_model and give "
-            "its directory."
-        )
-    model = load_sequence_classifier(path, pad_token_id=tokenizer.pad_token_id, device=device)
-    return model, tokenizer, load_card(path) if card is None else card
 
 
 def _sigmoid(x: float) -> float:

@@ -32,6 +32,16 @@ _NEGATED = re.compile(
     r"(?:\s*(?:\b(?:be|is|equals?|to|the|answer|final|necessarily|really|exactly|simply)\b|=|:|：|为|是))*[\s$(\[*]*$",
     re.IGNORECASE,
 )
+# "It is definitely not 11·16: \\boxed{176}": what is denied is a term, and the answer is that term's value.
+# The subject must be the answer itself: "x is not 0: …" states a condition. A word or a comma ends the term.
+_TERM = r"(?:\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|\d[.,]\d|[\d\s+\-−*/·×÷^()|{}$_!%\[\]=≈])+"
+_TERM_DENIED = re.compile(
+    r"(?:\b(?:it|this|that|(?:answer|result|value|solution|total|sum|product))\s*"
+    r"(?:\w+ly\s+)*(?:(?:is|was|can|could|does|will|would|['’]s)\s*)?(?:(?!not\b)\w+ly\s+)*(?:not|n['’]t|cannot|never)\b"
+    r"|(?:答案|结果|得数|这|它)(?:绝对|肯定|一定|当然|显然)?(?:不是|并非|并不是|不等于|不可能是|不会是|绝不是?))"
+    r"(?:\s*\b(?:be|equal|equals|to|\w+ly)\b)*\s*" + _TERM + r"[:：=]\s*[$(\[*]*$",
+    re.IGNORECASE,
+)
 _DOUBTED = re.compile(
     r"\b(?:maybe|perhaps|possibly|alternatively|unsure|not sure|guess|either|doubt|hmm+)\b|"
     "或者|也许|可能|不确定|大概|猜",
@@ -134,7 +144,12 @@ def final_answer(text: str, *, allows_or: bool = False) -> str | None:
     answer = answer.strip()
     if not answer or _DOUBTED.search(answer) or (not allows_or and _EITHER.search(answer)):
         return None
-    if _NEGATED.search(before[-80:]) or _ONE_OF_SOME.search(before[-80:]) or _DOUBTED.search(_beside(before)):
+    if (
+        _NEGATED.search(before[-80:])
+        or _TERM_DENIED.search(before[-160:])
+        or _ONE_OF_SOME.search(before[-80:])
+        or _DOUBTED.search(_beside(before))
+    ):
         return None
     if any(answer not in said.group(1) for said in _SAID.finditer(after)):
         return None  # another answer after it

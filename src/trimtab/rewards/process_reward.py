@@ -9,8 +9,8 @@ from typing import Any
 
 from trimtab.errors import ModelError, RewardError, nearest
 from trimtab.rewards.base import check_result
-from trimtab.rewards.learned import read_card
 from trimtab.rewards.steps import EncodedSteps, encode_steps, split_steps
+from trimtab.rewards.trained import load_trained, read_card
 from trimtab.types import RewardResult, Sample
 
 CARD = "process_reward.json"
@@ -65,7 +65,8 @@ class ProcessReward:
         self.path: str | None = None
         if isinstance(source, (str, Path)):
             self.path = str(source)
-            source, tokenizer, card = _load(self.path, tokenizer, card, device)
+            source, tokenizer = load_trained("process_reward", self.path, tokenizer, device)
+            card = load_process_card(self.path) if card is None else card
         elif tokenizer is None:
             raise RewardError("ProcessReward was given a model without its tokenizer: pass tokenizer=….")
         self.model, self.tokenizer, self.card = source, tokenizer, dict(card or {})
@@ -150,19 +151,3 @@ def load_process_card(path: str | Path) -> dict[str, Any]:
     if not isinstance(separator, str) or not separator:
         raise ModelError(f"{Path(path) / CARD}: separator = {separator!r} is no text; train the model again.")
     return card
-
-
-def _load(
-    path: str, tokenizer: Any, card: Mapping[str, Any] | None, device: str | None
-) -> tuple[Any, Any, Mapping[str, Any]]:
-    """Load model, tokenizer and card of a process reward model's directory."""
-    from trimtab.models.load import is_token_classifier, load_token_classifier, load_tokenizer
-
-    tokenizer = tokenizer or load_tokenizer(path)
-    if not is_token_classifier(path):
-        raise ModelError(
-            f"{path} is no process reward model (a token classifier): train one with the stage "
-            "process_reward and give its directory."
-        )
-    model = load_token_classifier(path, num_labels=None, pad_token_id=tokenizer.pad_token_id, device=device)
-    return model, tokenizer, load_process_card(path) if card is None else card

@@ -50,8 +50,12 @@ _COMMON_EN = frozenset((
 _MAX_OTHER = 3  # words of other topics in one sentence
 _MAX_ELEMENTS = 3
 _UNKNOWN = 0.5  # relevance where no topic is recognised
+_ENOUGH_WORDS = 3  # different words for what was asked in the whole answer
 _FOCUS = 0.75  # share of sentences with words for what was asked that is enough
 _SHORT = {"zh": 26, "en": 80}
+_MAX_ASIDE = 1  # sentences that answer nothing asked and have words for something else: free
+_MAX_NAMED = 2  # sentences with what the customer named: free; in each, whichever answers would have it
+_SCATTER = 0.5  # of the relevance is left by each more of either
 
 
 class HardenedSalesReward:
@@ -83,7 +87,7 @@ class HardenedSalesReward:
         reading = read(asked, said)
         topics = asked_topics(asked)
         counted = [s for s in reading.sentences if not _is_stuffed(s, asked, topics)]
-        points = sum(_answering(sentence, asked, topics) for sentence in counted) if topics else 1.0
+        points = sum(_answers(counted, asked, topics)) if topics else 1.0
         elements = sum(_elements(counted, reading.num_all).values())
         parts = {
             "format": _format(counted, said),
@@ -165,7 +169,7 @@ def _relevance(asked: str, said: str, sentences: Sequence[Sentence], topics: Seq
     named = [sum(name in sentence.text.lower() for name in names) for sentence in sentences]
     if not topics:  # nothing is known of what was asked: a name can be copied, so it earns half at most
         return min(_UNKNOWN, 0.1 + 0.2 * sum(map(bool, named)))
-    answers = [_answering(sentence, asked, topics) for sentence in sentences]
+    answers = _answers(sentences, asked, topics)
     points = sum(answers)
     if not points:
         return 0.02
@@ -173,7 +177,12 @@ def _relevance(asked: str, said: str, sentences: Sequence[Sentence], topics: Seq
     subject = 1.0 if in_answer or not names else (0.6 if any(named) else 0.2)
     idle = [s for s, answer in zip(sentences, answers, strict=True) if not answer]
     focus = min(1.0, points / (len(sentences) - _num_spare(idle, asked)) / _FOCUS)
-    return subject * focus**2 * min(1.0, 0.4 + 0.3 * points)
+    words = {word for s in sentences for word in topic_words(s.text, asked, topics)}
+    fullness = min(1.0, 0.4 + 0.3 * points, (1 + len(words)) / (1 + _ENOUGH_WORDS))
+    # An answer is about one thing: a text that speaks of all topics in turn answers some of them everywhere.
+    aside = sum(bool(other_words(s.text, asked, topics)) for s in idle)
+    scatter = _SCATTER ** (max(0, aside - _MAX_ASIDE) + max(0, sum(map(bool, named)) - _MAX_NAMED))
+    return subject * focus**2 * scatter * fullness
 
 
 def _num_spare(idle: Sequence[Sentence], asked: str) -> int:
@@ -186,6 +195,16 @@ def _num_spare(idle: Sequence[Sentence], asked: str) -> int:
             open_elements -= found
             spare += 1
     return spare
+
+
+def _answers(sentences: Sequence[Sentence], asked: str, topics: Sequence[str]) -> list[float]:
+    """How much each sentence answers, in 0..1; a word that another one has said already answers no more."""
+    seen, found = set[str](), list[float]()
+    for sentence in sentences:
+        own = topic_words(sentence.text, asked, topics)
+        found.append(_answering(sentence, asked, topics) if own - seen else 0.0)
+        seen |= own
+    return found
 
 
 def _answering(sentence: Sentence, asked: str, topics: Sequence[str]) -> float:

@@ -33,6 +33,7 @@ _FUNCTION_EN = re.compile(
     r"may|do|does|there|from|or|if|per|what|when|how|which|people|has|have)\b",
     re.IGNORECASE,
 )
+_LATIN = re.compile(r"(?<![A-Za-z])[A-Za-z][a-z]+(?![A-Za-z])")
 _LONGEST = {"zh": 60, "en": 200}  # characters of a sentence
 _SHORTEST = {"zh": 5, "en": 12}
 _MOST = 60  # sentences that count; each is compared with those before it
@@ -98,11 +99,13 @@ def read(prompt: str, response: str) -> Reading:
     asked = grams(prompt, 3 if language == "zh" else 6)
     kept: list[Sentence] = []
     seen: list[set[str]] = []
-    pieces = [m.group() for m in _PIECE.finditer(response) if _SAID.search(m.group())]
+    found = [m for m in _PIECE.finditer(response) if _SAID.search(m.group())]
+    pieces = [m.group() for m in found]
+    at_line = [not response[: m.start()].rpartition("\n")[2].strip() for m in found]
     total = 0
     for place, piece in enumerate(pieces):
-        sentence = _sentence(piece, place)
-        if _ODD.search(piece) or len(kept) == _MOST:
+        sentence = _sentence(piece, place, at_line=at_line[place])
+        if _ODD.search(piece) or "•" in sentence.text or len(kept) == _MOST:
             total += sentence.size
             continue
         own = grams(sentence.text, 3 if language == "zh" else 6)
@@ -118,9 +121,9 @@ def read(prompt: str, response: str) -> Reading:
     return Reading(tuple(kept), len(pieces), said / total if total else 0.0)
 
 
-def _sentence(piece: str, place: int) -> Sentence:
+def _sentence(piece: str, place: int, *, at_line: bool) -> Sentence:
     inside = piece.strip()
-    marked = _MARK.match(inside)
+    marked = _MARK.match(inside) if at_line else None  # a list has a line for each entry
     text = _MARK.sub("", inside, count=1)
     bold = re.findall(r"\*\*([^*\n]+)\*\*", text)
     plain = text.replace("*", "").strip()
@@ -138,6 +141,9 @@ def is_well_formed(text: str, language: str) -> bool:
     if len(clauses) > 5 or size / len(clauses) < (3.0 if language == "zh" else 8.0):
         return False
     if language == "zh" and (max(clauses) > 30 or len(re.findall(r"[A-Za-z]{2,}", text)) > 4):
+        return False
+    # Names may be foreign in a Chinese sentence, its grammar is not: 您 the 问题.
+    if language == "zh" and any(_FUNCTION_EN.fullmatch(word) for word in _LATIN.findall(text)):
         return False
     if sum(c.isdigit() for c in text) > 0.4 * size:
         return False

@@ -93,6 +93,7 @@ _TOPICS: dict[str, tuple[str, str]] = {
     ),
 }
 _PATTERNS = {key: (re.compile(ask), re.compile(say)) for key, (ask, say) in _TOPICS.items()}
+_DIGIT = re.compile(r"\d")
 MAX_ASKED = 3
 
 
@@ -112,15 +113,16 @@ def asked_topics(prompt: str) -> tuple[str, ...]:
 
 def topic_words(text: str, prompt: str, topics: Iterable[str]) -> set[str]:
     """The words of an answer to any of ``topics`` in ``text`` that the customer did not write."""
-    asked, found = prompt.lower(), _words_of(text.lower())
+    asked, found = _DIGIT.sub("0", prompt.lower()), _words_of(text.lower())
     return {word for topic in topics for word in found.get(topic, ()) if word not in asked}
 
 
 @lru_cache(maxsize=4096)
 def _words_of(lowered: str) -> dict[str, frozenset[str]]:
-    """The words of each topic in one sentence."""
+    """The words of each topic in one sentence; 2小时 and 8小时 are one word."""
     found = {
-        topic: frozenset(m.group() for m in say.finditer(lowered)) for topic, (_, say) in _PATTERNS.items()
+        topic: frozenset(_DIGIT.sub("0", m.group()) for m in say.finditer(lowered))
+        for topic, (_, say) in _PATTERNS.items()
     }
     return {topic: words for topic, words in found.items() if words}
 

@@ -75,6 +75,17 @@ def test_bounds_are_inclusive():
     assert within("x", 5.001e-6, 1e-6, 5e-6, "f").status == "warn"
 
 
+def test_a_constraint_and_a_gate_are_shown_as_what_they_are(tmp_path):
+    """R24, R25: a limit has no weight of its own, so none is shown, but its target."""
+    limit = {"name": "no_forbidden_words", "options": {"words": ["x"]}, "constraint": {"target": 0.025}}
+    gate = {"name": "no_forbidden_words", "options": {"words": ["y"]}, "gate": True}
+    prompts = [Prompt("0", ({"role": "user", "content": "?"},))]
+    (line,) = check_rewards(recipe_of(["sales", limit, gate]), prompts, None)
+    assert line.status == "pass"
+    shown = "1×sales, constraint no_forbidden_words (violated at most 2.5%), gate no_forbidden_words"
+    assert line.found.startswith(shown)
+
+
 def test_rewards_are_tried_on_four_samples(tmp_path):
     """R25: a reward that works passes; one that fails, abstains on everything or needs a model fails."""
     prompts = [Prompt(str(i), (USER,), {"answer": "4"}) for i in range(5)]

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from trimtab.evals.report import render_report
 from trimtab.evals.verdict import Criteria, figure, judge_summary
 
 GOOD = {
@@ -86,3 +87,31 @@ def test_nothing_measured():
 def test_only_finite_numbers_are_figures(value):
     """Threats: text, booleans and infinity in a summary are no figures."""
     assert figure({"kl": value}, "kl") is None
+
+
+@pytest.mark.parametrize(
+    ("rate", "is_go", "words"),
+    [
+        (0.1, True, "keeps the constraint no_invented_price: violated in 10.0% of the hidden answers"),
+        (0.101, False, "violates the constraint no_invented_price: violated in 10.1% of the hidden answers, "
+         "the SFT model in 33.0%; at most 10.0% is wanted."),
+        (None, False, "The violations of the constraint no_invented_price were not measured."),
+    ],
+)  # fmt: skip
+def test_a_constraint_that_is_violated_is_a_no_go(rate, is_go, words):
+    """R24, R27: over its target, or not measured, is a no-go with rate and target, also in the report."""
+    figures = {"target": 0.1, "sft": 0.33, "policy": rate}
+    others = {"no_personal_data": figures | {"policy": 0}}
+    summary = GOOD | {"constraints": {"no_invented_price": figures} | others}
+    verdict = judge_summary(summary)
+    assert verdict.is_go is is_go
+    assert any(words in reason for reason in verdict.reasons)
+    assert [check.passed for check in verdict.checks[-2:]] == [None if rate is None else is_go, True]
+    report = render_report(summary)
+    assert ("NO-GO" in report) is not is_go and "at most 10.0% is wanted" in report
+
+
+def test_without_constraints_there_is_no_line_about_them():
+    """R24: neither where the summary has none, nor where it has something else there."""
+    for summary in (GOOD, GOOD | {"constraints": {}}, GOOD | {"constraints": None}):
+        assert not any("constraint" in check.name for check in judge_summary(summary).checks)

@@ -9,42 +9,32 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.unit.rewards.local_server import LocalServer, QuietHandler, running
 
 HTML = b"<html><body>Bad Gateway</body></html>"
 PLAIN = {"content-type": "application/json"}
 Reply = tuple[int, dict[str, str], bytes]
 
 
-class BadServer(ThreadingHTTPServer):
+class BadServer(LocalServer):
     """``mode`` may be changed while it runs; ``bodies`` and ``heads`` are of the requests that came."""
 
-    daemon_threads = True
-
     def __init__(self, mode: str = "good", slow_s: float = 30.0) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.mode, self.slow_s = mode, slow_s
         self.bodies: list[Any] = []
         self.heads: list[dict[str, str]] = []
         self.busy = self.most_busy = 0  # requests at once
         self.lock = threading.Lock()
 
-    @property
-    def url(self) -> str:
-        """The address, without a path."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that gave up is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: BadServer
-    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.body()
         server = self.server
         with server.lock:
             server.bodies.append(body)
@@ -91,9 +81,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b" " if mode == "drip" else b"H")
             self.wfile.flush()
             time.sleep(0.05)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is printed."""
 
 
 def reply(mode: str, body: Any) -> Reply:
@@ -144,15 +131,8 @@ def reply(mode: str, body: Any) -> Reply:
 @contextmanager
 def bad_server(mode: str = "good", slow_s: float = 30.0) -> Iterator[BadServer]:
     """A running BadServer."""
-    server = BadServer(mode, slow_s)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(BadServer(mode, slow_s)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def dead_address() -> str:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.unit.rewards.local_server import LocalServer, QuietHandler, running
 
 # Rules (system), data (user), the nonce: the text of the reply.
 Says = Callable[[str, str, str], str]
 
 
-class ChatServer(ThreadingHTTPServer):
+class ChatServer(LocalServer):
     """``requests`` are the bodies that came."""
 
-    daemon_threads = True
-
     def __init__(self, says: Says) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.says = says
         self.requests: list[Any] = []
         self.finish_reason = "stop"
@@ -28,15 +26,14 @@ class ChatServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The base address."""
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        return f"{super().url}/v1"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: ChatServer
-    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.body()
         self.server.requests.append({**body, "path": self.path})
         rules, data = (message["content"] for message in body["messages"])
         text = self.server.says(rules, data, re.findall(r'"nonce": "(\w+)"', rules)[-1])
@@ -51,22 +48,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is printed."""
-
 
 @contextmanager
 def chat_server(says: Says) -> Iterator[ChatServer]:
     """A running ChatServer."""
-    server = ChatServer(says)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(ChatServer(says)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def answers_in(data: str, nonce: str) -> list[str]:

@@ -18,9 +18,10 @@ from tests.faults.remote_runs import served
 from trimtab.cli.main import main
 from trimtab.errors import ConfigError
 from trimtab.rewards.remote import remote_reward
+from trimtab.rewards.serve_guard import ServeSettings, host_is_allowed
 from trimtab.rewards.serve_pool import Refused, WorkerPool
 from trimtab.rewards.serve_worker import ServedReward
-from trimtab.rewards.server import ServeSettings, create_app, host_is_allowed
+from trimtab.rewards.server import create_app
 
 from .toy import sample
 

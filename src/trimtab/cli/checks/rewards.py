@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from trimtab.cli.checks.line import CheckLine
 from trimtab.cli.checks.models import is_there
-from trimtab.config import Recipe
+from trimtab.config import Recipe, RewardSpec
 from trimtab.rewards.process_reward import load_process_card
 from trimtab.rewards.registry import build_reward, uses_process_reward, uses_reward_model
 from trimtab.types import Prompt, Sample
@@ -42,7 +42,7 @@ def check_rewards(recipe: Recipe, prompts: Sequence[Prompt], reward_model: str |
         card = load_process_card(process_reward)
         found = f"{process_reward}: first error found in {card.get('first_error_accuracy', 0):.0%} held out"
         yield CheckLine("pass", "process reward model", found)
-    names = ", ".join(f"{spec.weight:g}×{spec.name}" for spec in specs)
+    names = ", ".join(map(_shown, specs))
     if uses_reward_model(specs) and reward_model is None:
         if recipe.reward_model is None:
             fix = "add a table [reward_model], or give its directory as rl.reward_model"
@@ -88,6 +88,13 @@ def check_judge(recipe: Recipe, reward_model: str | None) -> Iterator[CheckLine]
         device=recipe.model.device,
     )
     yield CheckLine("pass", "eval.judge", f"{recipe.eval.judge} is no training reward")
+
+
+def _shown(spec: RewardSpec) -> str:
+    """One entry of ``rl.rewards`` and what it does: a weight that is added, a gate, or a limit."""
+    if spec.constraint is not None:
+        return f"constraint {spec.name} (violated at most {spec.constraint.target:.1%})"
+    return f"gate {spec.name}" if spec.gate else f"{spec.weight:g}×{spec.name}"
 
 
 def _without_model(options: dict[str, object]) -> dict[str, object]:

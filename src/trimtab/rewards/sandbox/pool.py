@@ -9,20 +9,17 @@ import secrets
 import selectors
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from trimtab.rewards.sandbox.launch import launch_specification, source_of
+from trimtab.rewards.sandbox.launch import launch_specification
 from trimtab.rewards.sandbox.leftovers import sweep_once
 from trimtab.rewards.sandbox.limits import ControlGroup, Limits
+from trimtab.rewards.sandbox.start import Started, launcher
 
 _START_SECONDS = 20.0  # until the guest must have said that it is ready
 _KEEPER_SECONDS = 10.0  # until a keeper must have ended all that its solution started
@@ -45,23 +42,18 @@ class Sandbox:
         self.group = ControlGroup(limits)
         spec = launch_specification(level, limits, self.group.folders)
         self.folder = spec["keeper"] and spec["keeper"]["folder"]  # private, of level 2
-        command = [sys.executable, "-I", "-S", "-B", "-c", source_of("launcher.py"), json.dumps(spec)]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            close_fds=True,
-            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin")},
-            cwd="/",
-        )
+        self.process = Started(spec)
 
     def run(self, job: Mapping[str, Any]) -> RunResult:
         """Run ``{code, cases}`` and end the sandbox, within the limits' seconds whatever happens in it."""
         try:
             fault = self._wait_until_ready()
-            return RunResult(fault=fault) if fault else RunResult(self._exchange(job))
+            if fault is not None:
+                return RunResult(fault=fault)
+            replies = self._exchange(job)
+            if len(replies) < len(job["cases"]) and not self.process.has_launcher:
+                return RunResult(fault="the launcher of the sandboxes is gone")
+            return RunResult(replies)
         except OSError as error:
             return RunResult(fault=f"{type(error).__name__}: {error}")
         finally:
@@ -72,8 +64,7 @@ class Sandbox:
         if first == b"ready\n":
             return None
         self._kill()
-        assert self.process.stderr is not None
-        said = self.process.stderr.read(2000).decode("utf-8", "replace").strip()
+        said = os.read(self.process.stderr, 2000).decode("utf-8", "replace").strip()
         return " ".join(said.split())[-300:] or "it did not start in time"
 
     def _exchange(self, job: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
@@ -85,41 +76,36 @@ class Sandbox:
             "seconds_per_case": limits.seconds_per_case,
             "max_output": limits.output_bytes,
         }
-        assert self.process.stdin is not None
-        end = time.monotonic() + limits.seconds
-        writer = threading.Thread(target=self._send, args=(json.dumps(told).encode(),), daemon=True)
-        writer.start()
         # Escaping may make a text six times as long.
         room = len(job["cases"]) * (6 * limits.output_bytes + 4096)
-        text = self._read(end, room)
+        text = self._read(time.monotonic() + limits.seconds, room, json.dumps(told).encode())
         replies: dict[int, Mapping[str, Any]] = {}
         for line in text.split(b"\n"):
-            try:
-                reply = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(reply, dict) and reply.get("nonce") == nonce and type(reply.get("case")) is int:
-                replies.setdefault(reply["case"], reply)
+            words = line.split(b" ", 2)
+            if len(words) == 3 and words[0] == nonce.encode() and words[1].isdigit() and len(words[1]) < 9:
+                replies.setdefault(int(words[1]), _checked(words[2]))
         return replies
 
-    def _send(self, content: bytes) -> None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(content)
-            self.process.stdin.close()
-        except OSError:
-            return  # it ended before it had read its job
+    def _read(self, end: float, limit: int, content: bytes = b"", until: bytes | None = None) -> bytes:
+        """What the sandbox writes, until it closes, the time is over, or it wrote too much.
 
-    def _read(self, end: float, limit: int, until: bytes | None = None) -> bytes:
-        """What the sandbox writes, until it closes, the time is over, or it wrote too much."""
-        assert self.process.stdout is not None
-        file, parts, size = self.process.stdout.fileno(), list[bytes](), 0
+        ``content`` is written to it meanwhile, as it takes it; then its stdin is closed.
+        """
+        parts, size, left_to_send = list[bytes](), 0, memoryview(content)
         with selectors.DefaultSelector() as selector:
-            selector.register(file, selectors.EVENT_READ)
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            if content:
+                selector.register(self.process.stdin, selectors.EVENT_WRITE)
             while (left := end - time.monotonic()) > 0 and size < limit:
-                if not selector.select(left):
-                    break
-                part = os.read(file, min(_CHUNK, limit - size))
+                ready = {key.fd for key, _ in selector.select(left)}
+                if self.process.stdin in ready:
+                    left_to_send = self._send(left_to_send)
+                    if not left_to_send:
+                        selector.unregister(self.process.stdin)
+                        self.process.close(self.process.stdin)
+                if self.process.stdout not in ready:
+                    continue
+                part = os.read(self.process.stdout, min(_CHUNK, limit - size))
                 if not part:
                     break
                 parts.append(part)
@@ -128,26 +114,26 @@ class Sandbox:
                     break
         return b"".join(parts)
 
+    def _send(self, content: memoryview) -> memoryview:
+        """Write what can be written now; what is left, nothing where nobody reads it any more."""
+        try:
+            return content[os.write(self.process.stdin, content[:_CHUNK]) :]
+        except BlockingIOError:
+            return content
+        except OSError:
+            return content[:0]  # it ended before it had read its job
+
     def _kill(self) -> None:
         if self.folder is not None:
             # The keeper knows all that descends from it, also what left its process group.
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(_KEEPER_SECONDS)
-        with suppress(OSError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.end(signal.SIGTERM, _KEEPER_SECONDS)
+        self.process.kill()
         self.group.kill()
 
     def end(self) -> None:
         """Kill what is left, and give everything back."""
         self._kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:
-                    continue
+        self.process.close(self.process.stdin, self.process.stdout, self.process.stderr)
         if self.folder is not None:  # where the keeper was killed itself
             shutil.rmtree(self.folder, ignore_errors=True)
         for _ in range(100):
@@ -157,11 +143,23 @@ class Sandbox:
             time.sleep(0.01)
 
 
+def _checked(said: bytes) -> Mapping[str, Any]:
+    """A reply of the guest, which may be anything."""
+    try:
+        reply = json.loads(said)
+    except (ValueError, RecursionError):
+        reply = None
+    if isinstance(reply, dict) and set(reply) <= {"value", "output", "error"}:
+        return reply
+    return {"error": "no result"}
+
+
 class SandboxPool:
     """Runs solutions a few at a time; for each one that starts, the next sandbox is started beside it."""
 
     def __init__(self, level: str, limits: Limits, workers: int = 2) -> None:
         sweep_once()
+        launcher()  # before the finalizer below, so that it is still there when that runs
         self.level, self.limits, self.workers = level, limits, workers
         self._ready: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="trimtab-sandbox")
