@@ -168,10 +168,27 @@ def test_updates_that_cannot_be_made_roll_back_then_stop() -> None:
 
 @pytest.mark.parametrize("mode", ["observe", "protect"])
 def test_other_modes_have_nothing_that_could_act(mode: str) -> None:
-    """Issue 5 (2): observe and protect hold no controls; they skip, and stop after as many skips as ever."""
+    """Issue 5 (2): observe and protect hold no controls; protect skips and then stops, observe says that."""
     guard = Guard(config=MonitorConfig(guard=mode))  # type: ignore[arg-type]
     assert guard.healer is None
-    assert [guard.before_update(BAD).verdict for _ in range(4)] == ["skip_update"] * 3 + ["stop"]
+    decisions = [guard.before_update(BAD) for _ in range(4)]
+    wanted = ["skip_update"] * 3 + ["stop"]
+    if mode == "protect":
+        assert [(one.verdict, one.would) for one in decisions] == [(verdict, None) for verdict in wanted]
+    else:
+        assert [(one.verdict, one.would) for one in decisions] == [("observe", verdict) for verdict in wanted]
+    assert [one.is_applied for one in decisions] == [mode == "observe"] * 4
+    assert guard.before_update({"loss/total": 1.0}).verdict == "proceed"
+    assert guard.on_broken_state("weight", "w is not finite").verdict == "stop"
+
+
+def test_observe_says_what_heal_would_do() -> None:
+    """Issue 5 (2): the remedies of the recipe's table, in order; other modes do not speak of it."""
+    alarm = Alarm("kl_too_high", "kl/ref", 0.8, 0.5)
+    policy = {"kl_too_high": ["cut_lr", "stop"]}
+    for mode, wanted in (("observe", ("cut_lr", "stop")), ("protect", ()), ("heal", ())):
+        config = MonitorConfig(guard=mode, heal={"policy": policy})  # type: ignore[arg-type]
+        assert Guard(config=config).would_do(alarm) == wanted
 
 
 def test_which_checkpoints_are_healthy() -> None:

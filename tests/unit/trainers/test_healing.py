@@ -75,6 +75,51 @@ def test_observing_changes_nothing_whatever_is_raised(tmp_path: Path) -> None:
     assert not same_weights(found["heal"], found["protect"])
 
 
+def test_observe_lets_a_bad_figure_through_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 5 (2): a figure that is NaN beside finite gradients: the run trains on as if nobody looked."""
+    rl, found = rl_config(steps=2, learning_rate=1e-3), {}
+    for guard, is_bad in (("observe", True), ("protect", True), ("protect", False)):
+        system: Any = tiny_system(rl)
+        real = system.policy.forward_backward
+
+        def spoilt(batch: Any, objective: Any, real: Any = real, is_bad: bool = is_bad) -> dict[str, float]:
+            return real(batch, objective) | ({"policy/ratio_max": math.inf} if is_bad else {})
+
+        monkeypatch.setattr(system.policy, "forward_backward", spoilt)
+        root = tmp_path / f"{guard}-{is_bad}"
+        train(system, rl, heal_stage(root, guard=guard))
+        found[guard, is_bad] = weights(system.policy)
+        verdicts = [(e.data["verdict"], e.data.get("would")) for e in read_events(root, "verdict")]
+        wanted = {"observe": ("observe", "skip_update"), "protect": ("skip_update", None)}[guard]
+        assert verdicts == ([wanted] * 2 if is_bad else [])
+    assert same_weights(found["observe", True], found["protect", False])
+    assert not same_weights(found["protect", True], found["protect", False])
+
+
+def test_observe_stops_on_weights_that_are_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 5 (2): gradients that are NaN go in; then there is nothing to train, and the run says so."""
+    rl = rl_config(steps=4)
+    system = tiny_system(rl)
+    poison_loss(system, {1}, monkeypatch)
+    with pytest.raises(DivergedError, match=r"at step 1: weight: .* is not finite after the update"):
+        train(system, rl, heal_stage(tmp_path, guard="observe"))
+    assert [e.data["verdict"] for e in read_events(tmp_path, "verdict")] == ["observe", "stop"]
+
+
+def test_an_observed_alarm_lists_what_heal_would_try(tmp_path: Path) -> None:
+    """Issue 5 (2): in the event, for whoever reads it; in the other modes there is no such key."""
+    rl = rl_config(steps=4, learning_rate=1e-2)
+    for guard in ("observe", "protect"):
+        train(tiny_system(rl), rl, heal_stage(tmp_path / guard, guard=guard, monitor=STORM))
+    (first, *_) = [
+        e.data for e in read_events(tmp_path / "observe", "alarm") if e.data["kind"] == "kl_too_high"
+    ]
+    assert first["would"] == ["raise_kl", "cut_lr", "tighten_clip", "rollback"]
+    assert not any("would" in e.data for e in read_events(tmp_path / "protect", "alarm"))
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_rollback_restores_and_goes_on(algorithm: str, tmp_path: Path) -> None:
     """Issue 5 (2): weights, optimizers and controller of the checkpoint; the stream and the steps go on."""
