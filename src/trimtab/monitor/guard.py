@@ -113,7 +113,10 @@ class Guard:
 
     def after_log(self, metrics: Mapping[str, float]) -> list[Alarm]:
         """Take the metrics of a finished step (our names) and return the alarms that are new."""
-        return self.watch.see(metrics)
+        alarms = self.watch.see(metrics)
+        if self.healer is not None:
+            self.healer.look(metrics.get("reward/mean"), self.watch.standing)
+        return alarms
 
     def after_evaluation(self, measures: Mapping[str, Measure]) -> tuple[dict[str, float], list[Alarm]]:
         """Take the measures of an evaluation; return its figures, gaps included, and the new alarms."""

@@ -26,6 +26,7 @@ from trimtab.distributed.build import System
 from trimtab.errors import DivergedError
 from trimtab.models.checkpoint import list_checkpoints
 from trimtab.monitor import Alarm, Guard, build_kl_controller
+from trimtab.monitor.snapshots import Snapshots
 from trimtab.runs import RunWriter, metrics_table, read_events
 from trimtab.trainers.cadence import Cadence
 from trimtab.trainers.experience import collect_groups
@@ -137,6 +138,7 @@ def test_rollback_restores_and_goes_on(algorithm: str, tmp_path: Path) -> None:
         trained["critic"] = system.critic
     before = stream.state()
     assert stage.guard.healer is not None
+    stage.guard.healer.look(-1.0, [])  # it earns less now than before the first step
     stage.guard.healer.see([Alarm("kl_too_high", "kl/ref", 9.0, 0.5)])
     done = heal(stage, system, rl, 2, trained)
     assert [action.action for action in done] == ["rollback", "raise_kl", "cut_lr", "tighten_clip"]
@@ -190,9 +192,12 @@ def batch_of(system: System, groups: Any) -> Any:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_resumed_healing_equals_uninterrupted(algorithm: str, tmp_path: Path) -> None:
+def test_resumed_healing_equals_uninterrupted(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Issue 5 (4): killed in the middle of healing, rollbacks included, a resumed run ends the same, bit for
     bit: weights, actions, settings."""
+    monkeypatch.setattr(Snapshots, "is_worth_it", lambda self: True)  # rollbacks are wanted here
     rl = rl_config(algorithm, steps=14, learning_rate=1e-2, checkpoint_every=2)
     rules = {"policy": {"kl_too_high": ["raise_temperature", "cut_lr", "rollback"]}, "severe": 1e30}
     monitor = {**STORM, "heal": {**rules, "cooldown": 1, "healthy_steps": 1, "relax_after": 3}}
