@@ -1,4 +1,4 @@
-"""Does healing help? Four bad recipes, one for each failure of R14, with the guard watching or acting.
+"""Does healing help? Four bad recipes, one for each failure of R14, with the default guard or one that heals.
 
     python benchmarks/healing.py --json benchmarks/results/healing.json --svg benchmarks/results/healing.svg
 
@@ -80,16 +80,16 @@ class Scenario:
     hidden: Callable[[Sample], float]
     keys: Mapping[str, Any]
     change: Callable[[System], None] = lambda system: None
+    max_kl: float = 1.0  # even ids alone cost ln 2 = 0.7 nats per token, so the limit lies above that
 
 
 SCENARIOS: dict[str, Scenario] = {
     "kl_explosion": Scenario(quality, quality, {"learning_rate": 0.2}),
     "reward_hacking": Scenario(even_share, quality, {"learning_rate": 5e-3}),
-    "entropy_collapse": Scenario(quality, quality, {"learning_rate": 2e-2, "temperature": 0.3}),
+    # Sound runs at this temperature (learning rates 2e-3 and 5e-3) stand at 5 to 9 nats per token.
+    "entropy_collapse": Scenario(quality, quality, {"learning_rate": 2e-2, "temperature": 0.3}, max_kl=10.0),
     "numerical_crash": Scenario(quality, quality, {"learning_rate": 0.3}, overflow_beyond_half),
 }
-# Even ids alone cost ln 2 = 0.7 nats per token, so the limit of the recipe lies above that.
-MAX_KL = 1.0
 
 
 def hidden_prompts(count: int) -> list[Prompt]:
@@ -111,7 +111,7 @@ def run_arm(scenario: Scenario, guard: str, seed: int, steps: int, root: Path) -
     )
     system = tiny_system(rl, scenario.reward, seed=seed)
     scenario.change(system)
-    config = MonitorConfig(guard=guard, max_kl=MAX_KL)  # type: ignore[arg-type]
+    config = MonitorConfig(guard=guard, max_kl=scenario.max_kl)  # type: ignore[arg-type]
     start, error = time.perf_counter(), ""
     with RunWriter(root, {}) as run:
         stage = Stage("rl", run, quiet_view(steps), Guard(config=config))
@@ -180,7 +180,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(
         len(found), 2, figsize=(9, 2.3 * len(found)), squeeze=False, layout="constrained"
     )
-    colours = {"observe": "#adb5bd", "heal": "#0b7285"}
+    colours = {"protect": "#adb5bd", "heal": "#0b7285"}
     for row, (name, arms) in zip(axes, found.items(), strict=True):
         for guard, runs in arms.items():
             for number, run in enumerate(runs.values()):
@@ -207,13 +207,13 @@ def table_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name, arms in found.items():
         for seed, healed in arms["heal"].items():
-            watched = arms["observe"][seed]["hidden_reward"]
+            watched = arms["protect"][seed]["hidden_reward"]
             kinds = [a["action"] for a in healed["actions"] if not a["is_undo"]]
             rows.append(
                 {
                     "failure": name,
                     "seed": seed,
-                    "observe": round(watched, 4),
+                    "protect": round(watched, 4),
                     "heal": round(healed["hidden_reward"], 4),
                     "better": healed["hidden_reward"] > watched,
                     "actions": len(kinds),
@@ -226,14 +226,14 @@ def table_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the table."""
-    print(f"{'failure':<18}{'seed':>5}{'observe':>9}{'heal':>8}  actions (rollbacks, undone)")
+    print(f"{'failure':<18}{'seed':>5}{'protect':>9}{'heal':>8}  actions (rollbacks, undone)")
     for row in rows:
-        numbers = f"{row['observe']:>9.3f}{row['heal']:>8.3f}"
+        numbers = f"{row['protect']:>9.3f}{row['heal']:>8.3f}"
         done = f"{row['actions']} ({row['rollbacks']}, {row['undone']})"
         mark = "" if row["better"] else "   not better"
         print(f"{row['failure']:<18}{row['seed']:>5}{numbers}  {done}{mark}")
     better = sum(row["better"] for row in rows)
-    gain = fmean(row["heal"] - row["observe"] for row in rows)
+    gain = fmean(row["heal"] - row["protect"] for row in rows)
     print(f"higher with heal: {better} of {len(rows)}; mean difference {gain:+.3f}")
 
 
@@ -254,9 +254,9 @@ def main() -> int:
     for part in args.parts or ():
         for name, arms in json.loads(part.read_text(encoding="utf-8"))["runs"].items():
             for guard, runs in arms.items():
-                found.setdefault(name, {"observe": {}, "heal": {}})[guard] |= runs
+                found.setdefault(name, {"protect": {}, "heal": {}})[guard] |= runs
     for name in () if args.parts else args.only or SCENARIOS:
-        found[name] = {"observe": {}, "heal": {}}
+        found[name] = {"protect": {}, "heal": {}}
         for seed in args.seeds:
             for guard, runs in found[name].items():
                 root = Path(tempfile.mkdtemp(prefix="healing-"))

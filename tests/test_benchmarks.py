@@ -180,7 +180,7 @@ def test_healing(tmp_path):
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     arms = json.loads(file.read_text())["runs"]["kl_explosion"]
-    assert arms["observe"]["1"]["actions"] == []
+    assert arms["protect"]["1"]["actions"] == []
     assert arms["heal"]["1"]["actions"][0]["alarm"] == "kl_too_high"
 
 

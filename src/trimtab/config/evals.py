@@ -63,7 +63,8 @@ class MonitorConfig(Section):
 
     guard: GuardMode = Field(
         "protect",
-        description="`observe` and `protect` record alarms, `heal` acts on them; bad numbers never get in.",
+        description="`observe` only reports; `protect` skips updates that are not finite and stops "
+        "after several; `heal` also acts on alarms.",
     )
     heal: HealConfig = Field(default_factory=lambda: HealConfig())
     max_kl: float = Field(0.5, gt=0, description="Mean KL of the last 10 steps above this is too high.")

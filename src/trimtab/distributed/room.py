@@ -16,26 +16,36 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class Shrink:
-    """Memory ran out over a micro-batch of so many rows and tokens; from now on they hold ``max_tokens``."""
+    """Memory ran out over a micro-batch of so many rows and tokens; from now on they hold ``max_tokens``.
+
+    ``key`` is the key of the recipe that sets that.
+    """
 
     num_rows: int
     num_tokens: int
     max_tokens: int
     cause: str
+    key: str = "train.max_tokens"
 
     def sentence(self) -> str:
         """The event as one line for a user."""
         return (
             f"out of memory in a micro-batch of {self.num_rows} rows, {self.num_tokens} tokens: from now on "
-            f"at most {self.max_tokens} (train.max_tokens)"
+            f"at most {self.max_tokens} tokens ({self.key})"
         )
 
 
 @dataclass
 class Room:
-    """The memory that micro-batches may take, as all models of a system have found out together."""
+    """The memory that micro-batches may take, as all models of a system have found out together.
+
+    ``key`` and ``length_key`` are keys of the recipe for its sentences: the size of a micro-batch, and the
+    length of a row.
+    """
 
     limit: int | None = None  # tokens per micro-batch; None: nothing has gone wrong
+    key: str = "train.max_tokens"
+    length_key: str = "rl.max_new_tokens"
     news: list[Shrink] = field(default_factory=list)
 
     def shrink(self, num_rows: int, num_tokens: int, cause: str) -> None:
@@ -48,10 +58,15 @@ class Room:
         if num_rows <= 1 or known <= 1:
             raise MemoryShortError(
                 f"A single row of {num_tokens} tokens does not fit into memory ({cause}); set "
-                f"model.gradient_checkpointing = true, model.dtype = bfloat16, or lower rl.max_new_tokens."
+                f"model.gradient_checkpointing = true, model.dtype = bfloat16, or lower {self.length_key}."
             )
         self.limit = known // 2
-        self.news.append(Shrink(num_rows, num_tokens, self.limit, cause))
+        self.news.append(Shrink(num_rows, num_tokens, self.limit, cause, self.key))
+
+    def take_limit(self, limit: int | None) -> None:
+        """Take over the limit of a checkpoint; where memory has run out since, the smaller one stays."""
+        known = [one for one in (self.limit, limit) if one is not None]
+        self.limit = min(known, default=None)
 
     def take_news(self) -> list[Shrink]:
         """What happened since the last call."""

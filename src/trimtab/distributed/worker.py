@@ -109,13 +109,18 @@ class LocalLearner:
         self.model_pass.set_temperature(temperature)
 
     def state(self) -> dict[str, Any]:
-        """Trained parameters and optimizer."""
-        return {"model": trainable_state(self.module), "optimizer": self.optimizer.state_dict()}
+        """Trained parameters, optimizer, and how many tokens micro-batches hold once memory has run out."""
+        return {
+            "model": trainable_state(self.module),
+            "optimizer": self.optimizer.state_dict(),
+            "room": self.settings.room.limit,
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state`` returned."""
         load_trainable_state(self.module, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.settings.room.take_limit(state.get("room"))
 
 
 def policy_learner(

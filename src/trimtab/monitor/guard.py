@@ -1,7 +1,7 @@
 """The guard: asked before each optimizer step and after each log.
 
-In every mode numbers that are not finite never reach the weights. ``observe`` and ``protect`` only warn of
-the rest; ``heal`` acts on it (``healing.py``).
+``observe`` reports and does nothing; ``protect`` keeps numbers that are not finite away from the weights;
+``heal`` also answers alarms (``healing.py``). On weights that are not finite no run goes on, in any mode.
 """
 
 from __future__ import annotations
@@ -11,31 +11,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from trimtab.config import GuardMode, MonitorConfig
+from trimtab.config import GuardMode, MonitorConfig, Remedy
 from trimtab.errors import ConfigError
 from trimtab.monitor.gaps import GapTracker, Measure
 from trimtab.monitor.healing import Healer
+from trimtab.monitor.policy import policy_of
 from trimtab.monitor.signals import Alarm
 from trimtab.monitor.watch import Watch
 
-Verdict = Literal["proceed", "skip_update", "rollback", "stop"]
+Verdict = Literal["proceed", "observe", "skip_update", "rollback", "stop"]
 GUARD_MODES: tuple[str, ...] = get_args(GuardMode)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict and the sentence that gives its reason; the reason of ``proceed`` is empty."""
+    """A verdict and the sentence that gives its reason; the reason of ``proceed`` is empty.
+
+    ``observe`` lets the update through, and ``would`` is the verdict in its place of a guard that protects.
+    """
 
     verdict: Verdict
     reason: str = ""
+    would: Verdict | None = None
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether the update reaches the weights."""
+        return self.verdict in ("proceed", "observe")
 
 
 class Guard:
     """Keeps numbers that are not finite away from the weights, and raises alarms.
 
     ``max_skips`` updates in a row may be skipped; the next one stops the run, or in ``heal`` rolls it back
-    where a healthy checkpoint is left. Mode, thresholds and language come from ``[monitor]``. An alarm that
-    persists is raised again after every ``window`` logs. ``healer`` is None but in ``heal``.
+    where a healthy checkpoint is left. In ``observe`` it only says so. Mode, thresholds and language come
+    from ``[monitor]``. An alarm that persists is raised again after every ``window`` logs. ``healer`` is None
+    but in ``heal``.
 
     Raises:
         ConfigError: an unknown mode.
@@ -66,7 +77,7 @@ class Guard:
         """Decide on an update from the figures that it depends on: loss, gradient norm, log-probabilities …
 
         Any figure that is NaN or infinite gives ``skip_update``, and ``stop`` after too many in a row, or
-        ``rollback``, which the loop does at the end of its step.
+        ``rollback``, which the loop does at the end of its step. In ``observe`` the update goes through.
         """
         bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
         if not bad:
@@ -74,6 +85,9 @@ class Guard:
             return Decision("proceed")
         self.skips += 1
         reason = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+        if self.mode == "observe":
+            would: Verdict = "skip_update" if self.skips <= self.max_skips else "stop"
+            return Decision("observe", f"{reason}; the update is applied, protect would say {would}", would)
         if self.skips > self.max_skips:
             reason += f"; {self.max_skips} updates in a row were skipped before"
             if self.healer is None or not self.healer.catch(reason):
@@ -85,17 +99,24 @@ class Guard:
     def on_broken_state(self, site: str, detail: str) -> Decision:
         """Decide on NaN or infinity in what training goes on from: a weight, or the optimizer's state.
 
-        To skip an update would not remove it, and every later one would spread it, so the run ends here, or
-        goes back to a healthy checkpoint.
+        In every mode: to skip an update would not remove it, and every later one would spread it, so the run
+        ends here, or goes back to a healthy checkpoint.
         """
         reason = f"{site}: {detail}; no update can mend that, the last checkpoint is whole"
         if self.healer is not None and self.healer.catch(reason):
             return Decision("rollback", reason)
         return Decision("stop", reason)
 
+    def would_do(self, alarm: Alarm) -> tuple[Remedy, ...]:
+        """In ``observe``: the remedies that ``heal`` would try against an alarm, in order; else nothing."""
+        return policy_of(self.config.heal).get(alarm.kind, ()) if self.mode == "observe" else ()
+
     def after_log(self, metrics: Mapping[str, float]) -> list[Alarm]:
         """Take the metrics of a finished step (our names) and return the alarms that are new."""
-        return self.watch.see(metrics)
+        alarms = self.watch.see(metrics)
+        if self.healer is not None:
+            self.healer.look(metrics.get("reward/mean"), self.watch.standing)
+        return alarms
 
     def after_evaluation(self, measures: Mapping[str, Measure]) -> tuple[dict[str, float], list[Alarm]]:
         """Take the measures of an evaluation; return its figures, gaps included, and the new alarms."""

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from trimtab.config import MonitorConfig, Remedy
 from trimtab.monitor.controls import KNOBS, Controls, Knob
-from trimtab.monitor.policy import EVALUATED, KNOB_OF, policy_of
+from trimtab.monitor.policy import BRAKES, EVALUATED, KNOB_OF, LEVELS, STILL_PAID, policy_of
 from trimtab.monitor.policy import is_severe as is_severe_alarm
 from trimtab.monitor.signals import Alarm
 from trimtab.monitor.snapshots import Snapshots
 
+Trend = Literal["better", "steady", "worse"]
 BETTER = 0.8  # an excess that has shrunk to this is on its way back
 MAX_PATIENCE = 8  # a setting that relapses is held longer, up to so many times
 
@@ -51,14 +52,27 @@ class _Case:
     excess: float | None = None
 
 
+def _trend(case: _Case, alarm: Alarm) -> Trend:
+    """Where the figure has gone since its last alarm; by its ``recent`` values, where the alarm has them."""
+    value = alarm.evidence.get("recent", alarm.value)
+    excess = value - alarm.threshold if alarm.value > alarm.threshold else alarm.threshold - value
+    before, case.excess = case.excess, max(0.0, excess) if math.isfinite(excess) else None
+    if before is None or case.excess is None:
+        return "worse"
+    if case.excess <= BETTER * before:
+        return "better"
+    return "worse" if BETTER * case.excess > before else "steady"
+
+
 @dataclass
 class _Hold:
-    """Why a knob is away from the recipe, since when, and how long it is held."""
+    """Why a knob is away from the recipe, since when, how long it is held, and the notches that are kept."""
 
     kinds: list[str] = field(default_factory=list)
     pushed: int | None = None
     relaxed: int | None = None
     patience: int = 1
+    floor: int = 0
 
 
 class Healer:
@@ -81,6 +95,7 @@ class Healer:
         self.snapshots = Snapshots(self.config.healthy_steps, config.window, self.config.keep_healthy)
         self.num_actions = self.num_rollbacks = 0
         self._seen: list[Alarm] = []
+        self._standing: list[Alarm] = []  # severe ones of the last step that were raised before
         self._crash = ""  # why updates can no longer be made; empty while they can
         self._cases: dict[str, _Case] = {}
         self._holds: dict[Knob, _Hold] = {knob: _Hold() for knob in KNOBS}
@@ -97,6 +112,12 @@ class Healer:
         """Take new alarms; the next decision answers them."""
         self._seen += [alarm for alarm in alarms if alarm.kind in self.policy]
 
+    def look(self, reward: float | None, standing: Sequence[Alarm]) -> None:
+        """Take the mean reward of a step and the alarms that stand, new or not; see :meth:`_still_severe`."""
+        if reward is not None and math.isfinite(reward):
+            self.snapshots.earned(reward)
+        self._standing = [alarm for alarm in standing if is_severe_alarm(alarm, self.config.severe)]
+
     def catch(self, reason: str) -> bool:
         """Whether a run that non-finite updates would stop can be rolled back instead."""
         can = self._can_roll_back() and not self.is_spent and "rollback" in self.policy.get("non_finite", ())
@@ -111,6 +132,7 @@ class Healer:
     def decide(self, step: int) -> list[Action]:
         """What to do after ``step``, in order. A rollback ends the list's remedies: it answers all alarms."""
         alarms, self._seen = self._seen, []
+        alarms += self._still_severe(alarms, step)
         reason, self._crash = self._crash, ""
         for alarm in alarms:
             self._cases.setdefault(alarm.kind, _Case(step)).last_alarm = step
@@ -128,19 +150,31 @@ class Healer:
                 return found
         return found or self._relax(step)
 
+    def _still_severe(self, alarms: Sequence[Alarm], step: int) -> list[Alarm]:
+        """Severe alarms that persist, after a cooldown: too much to wait until they are repeated."""
+        new = [alarm.kind for alarm in alarms]
+        standing, self._standing = self._standing, []
+        found = []
+        for alarm in standing:
+            if (case := self._cases.get(alarm.kind)) is not None and alarm.kind not in new:
+                last = max(case.last_alarm, case.last_action or 0)
+                found += [alarm] if step - last >= self.config.cooldown else []
+        return found
+
     def _treat(self, alarm: Alarm, step: int) -> list[Action]:
         case, remedies = self._cases[alarm.kind], self.policy[alarm.kind]
-        is_better = self._is_better(case, alarm)
-        if case.last_action is not None and step - case.last_action < self.config.cooldown:
-            return []
+        trend = _trend(case, alarm)
+        is_cooling = case.last_action is not None and step - case.last_action < self.config.cooldown
+        if is_cooling or trend == "better":
+            return []  # what was done works: more of it would throw away what was learnt
         if self._has_budget(alarm.kind):
             reason = f"{alarm.kind}: {alarm.metric} = {alarm.value:.4g}, limit {alarm.threshold:.4g}"
             order = [(case.position + i) % len(remedies) for i in range(len(remedies))]
             if is_severe_alarm(alarm, self.config.severe):
                 order.sort(key=lambda index: remedies[index] != "rollback")
             for index in order:
-                if is_better and remedies[index] == "rollback":
-                    continue  # what was done works: a rollback would throw away more than it saves
+                if not self._helps(remedies[index], alarm, trend):
+                    continue
                 if done := self._apply(remedies[index], alarm.kind, reason, step):
                     case.position = (index + 1) % len(remedies)
                     return done
@@ -148,11 +182,18 @@ class Healer:
             return [Action("stop", alarm.kind, f"{alarm.kind}, and no other remedy is left")]
         return []
 
-    def _is_better(self, case: _Case, alarm: Alarm) -> bool:
-        """Whether the figure is on its way back to its limit since the alarm was raised last."""
-        excess, before = abs(alarm.value - alarm.threshold), case.excess
-        case.excess = excess if math.isfinite(excess) else None
-        return before is not None and excess <= BETTER * before
+    def _helps(self, remedy: Remedy, alarm: Alarm, trend: Trend) -> bool:
+        """Whether a remedy can help against an alarm that was not answered by the last one.
+
+        A brake does not bring back what stands still; what does is waited for, where the table names it. A
+        rollback gives away what was learnt: the policy must earn no more than that of the checkpoint.
+        """
+        if remedy in BRAKES and alarm.kind in LEVELS:
+            pulls_back = any(one in KNOB_OF and one not in BRAKES for one in self.policy[alarm.kind])
+            return trend != "steady" or not pulls_back
+        if remedy == "rollback" and alarm.kind in STILL_PAID:
+            return self.snapshots.is_worth_it()
+        return True
 
     def _apply(self, remedy: Remedy, kind: str, reason: str, step: int) -> list[Action]:
         if remedy == "rollback":
@@ -175,6 +216,9 @@ class Healer:
         for remedy in self.policy[kind]:
             if remedy in KNOB_OF and self._has_budget(kind):
                 found += self._push(remedy, kind, f"after the rollback: {reason}", step)
+        for knob in (KNOB_OF[remedy] for remedy in BRAKES):
+            # Once more at the recipe's pace would end where it ended.
+            self._holds[knob].floor = self.controls.notches[knob]
         return found
 
     def _push(self, remedy: Remedy, kind: str, reason: str, step: int) -> list[Action]:
@@ -204,7 +248,11 @@ class Healer:
         for knob, hold in self._holds.items():
             before, wait = self.controls.notches[knob], self.relax_after * hold.patience
             moved = max(hold.pushed or 0, hold.relaxed or 0)
-            if not before or step - moved < wait or not all(self._is_gone(k, step, wait) for k in hold.kinds):
+            if (
+                before <= hold.floor
+                or step - moved < wait
+                or not all(self._is_gone(k, step, wait) for k in hold.kinds)
+            ):
                 continue
             self.controls.relax(knob)
             hold.relaxed = step
@@ -212,7 +260,7 @@ class Healer:
             kinds = ", ".join(hold.kinds)
             reason = f"no alarm {kinds} for {wait} steps"
             found.append(Action(remedy, kinds, reason, True, knob, (before, before - 1)))
-            if before == 1:
+            if before - 1 <= hold.floor:
                 hold.kinds = []
         return found
 

@@ -33,7 +33,7 @@ DEFAULT_POLICY: Mapping[str, Remedies] = {
     "gradient_spike": ("cut_lr",),
     "entropy_explosion": ("cut_lr", "raise_kl", "rollback"),
     # Entropy collapse.
-    "entropy_collapse": ("raise_entropy", "raise_temperature", "rollback"),
+    "entropy_collapse": ("raise_entropy", "cut_lr", "raise_temperature", "rollback"),
     # Reward hacking.
     "quality_gap": ("raise_kl", "rollback"),
     "reward_hacking": ("raise_kl", "raise_entropy", "rollback"),
@@ -41,6 +41,12 @@ DEFAULT_POLICY: Mapping[str, Remedies] = {
     "hidden_gap": ("raise_kl", "cut_lr"),
     "reward_falling": ("cut_lr",),
 }
+
+# Remedies that slow the policy down: they do not bring it back, and keep others from doing so.
+BRAKES: tuple[Remedy, ...] = ("cut_lr", "tighten_clip")
+# Alarms about where the policy stands, and not how it moves. Beside them the reward still means something.
+LEVELS: tuple[AlarmKind, ...] = ("kl_too_high", "entropy_collapse")
+STILL_PAID: tuple[AlarmKind, ...] = (*LEVELS, "kl_explosion", "entropy_explosion")
 
 # Raised by evaluations only: between two of them, silence says nothing.
 EVALUATED: tuple[str, ...] = ("quality_gap", "hidden_gap")

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trimtab.monitor.detectors.robust import mean
+
+RECENT = 3  # steps whose rewards are averaged
+
 
 @dataclass
 class Snapshots:
@@ -25,11 +29,25 @@ class Snapshots:
     last_evaluation: int | None = None  # step
     last_target: int | None = None  # where the last rollback went
     held_before: list[int] = field(default_factory=list)
+    recent: list[float] = field(default_factory=list)  # rewards of the last steps
+    levels: dict[int, float] = field(default_factory=dict)  # what the policy of a checkpoint earned
 
     def taken(self, done: int) -> None:
         """A checkpoint is being saved after ``done`` steps; the one before the first step is healthy."""
         self.held_before = sorted({*self.candidates, *self.healthy})
         (self.candidates if done else self.healthy).append(done)
+        if self.recent:
+            self.levels[done] = mean(self.recent)
+
+    def earned(self, reward: float) -> None:
+        """The mean reward of a step. The first of all was earned by the policy before the first step."""
+        self.recent = [*self.recent, reward][-RECENT:]
+        self.levels.setdefault(0, reward)
+
+    def is_worth_it(self) -> bool:
+        """Whether the policy earns no more than the one that a rollback would bring back."""
+        level = self.levels.get(self.healthy[-1]) if self.healthy else None
+        return level is None or not self.recent or mean(self.recent) <= level
 
     def alarm(self, step: int) -> None:
         """An alarm at ``step``: what is not known to be healthy by now never will be."""
@@ -59,7 +77,7 @@ class Snapshots:
             return None
         if self.healthy[-1] == self.last_target and len(self.healthy) > 1:
             self.healthy.pop()
-        self.candidates, self.last_target = [], self.healthy[-1]
+        self.candidates, self.recent, self.last_target = [], [], self.healthy[-1]
         return self.last_target
 
     def held(self) -> list[int]:
@@ -75,6 +93,8 @@ class Snapshots:
             "last_alarm": self.last_alarm,
             "last_evaluation": self.last_evaluation,
             "last_target": self.last_target,
+            "recent": list(self.recent),
+            "levels": {str(step): self.levels[step] for step in self.levels if step in self.held()},
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -82,3 +102,5 @@ class Snapshots:
         self.candidates, self.healthy = list(state["candidates"]), list(state["healthy"])
         self.held_before, self.last_alarm = list(state["held_before"]), state["last_alarm"]
         self.last_evaluation, self.last_target = state["last_evaluation"], state["last_target"]
+        self.recent = list(state.get("recent", ()))
+        self.levels = {int(step): level for step, level in state.get("levels", {}).items()}

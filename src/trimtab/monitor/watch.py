@@ -68,6 +68,7 @@ class Watch:
         self._start: dict[str, float] = {}  # its median, once it is full
         self._best: dict[str, float] = {}  # highest mean (critic: median) of a window so far
         self._quiet: dict[str, int] = {}  # steps until an alarm kind may be raised again
+        self.standing: list[Alarm] = []  # of the last step, those that were raised before too
         self._rules: Mapping[str, Callable[[list[float]], Iterator[Alarm | None]]] = {
             "kl": self._kl,
             "reward": self._reward,
@@ -97,7 +98,8 @@ class Watch:
                 found.extend(rule(self._series[name]))
         if self.steps % max(1, self.config.window // 2) == 0:  # slow trends, and dearer to compute
             found.extend(self._trends(logged, metrics))
-        return self.fresh([alarm for alarm in found if alarm is not None])
+        self.standing = [alarm for alarm in found if alarm is not None]
+        return self.fresh(self.standing)
 
     def fresh(self, alarms: Sequence[Alarm]) -> list[Alarm]:
         """Those of a kind that is not cooling down, one of each kind; each begins to cool down."""

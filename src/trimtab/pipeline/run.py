@@ -61,13 +61,13 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
     names = _stages_of(recipe, stage)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    for path in (recipe.paths.sft, recipe.paths.reward_model, recipe.paths.policy):
-        sweep_models(path)
     keeps_records = resume or stage is not None
     facts = describe_sandbox(recipe.rl.rewards) if recipe.rl is not None else {}
     with RunWriter(
         recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
     ) as run:
+        for path in (recipe.paths.sft, recipe.paths.reward_model, recipe.paths.policy):
+            sweep_models(path)
         results = finished_stages(recipe.paths.run) if keeps_records else {}
         for name in names:
             if resume and name in results and Path(results[name].get("path", "")).exists():

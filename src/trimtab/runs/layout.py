@@ -61,6 +61,11 @@ class RunDirectory:
         return self.root / "tensorboard"
 
     @property
+    def lock(self) -> Path:
+        """Locked while a process writes the run; who that is, or was last."""
+        return self.root / "run.lock"
+
+    @property
     def previous(self) -> Path:
         """The records of the run that was here before; only the latest is kept."""
         return self.root / "previous"

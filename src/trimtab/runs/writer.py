@@ -13,6 +13,7 @@ from trimtab.errors import DataError
 from trimtab.runs.events import EVENT_KINDS, Event, EventKind, to_plain
 from trimtab.runs.files import read_json, sync_directory, write_bytes, write_json
 from trimtab.runs.layout import RunDirectory
+from trimtab.runs.lock import RunLock, take_lock
 from trimtab.runs.manifest import build_manifest
 from trimtab.runs.reader import complete_lines, parse_events
 from trimtab.runs.rollouts import is_rollout_of, write_rollout_file
@@ -34,10 +35,11 @@ class RunWriter:
     off, the manifest notes the new process, changed keys of the recipe become a ``note``. To run one stage
     of a recipe again beside the others, resume and ``rewind(stage, 0)``. ``facts`` go into the manifest.
 
-    Every event reaches the operating system before the call returns, so a killed process loses none.
+    Every event reaches the operating system before the call returns, so a killed process loses none. Until it
+    is closed no other process can write here.
 
     Raises:
-        DataError: ``root`` cannot be written.
+        DataError: ``root`` cannot be written, or another process is writing it.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class RunWriter:
         self.directory = RunDirectory(os.fspath(root))
         self._sinks = list(sinks)
         try:
+            self._lock: RunLock | None = take_lock(self.directory.root)
             if not resume:
                 _set_aside(self.directory)
             self.directory.create()
@@ -64,6 +67,8 @@ class RunWriter:
                 f"Cannot write the run directory {self.directory.root}: {error.strerror or error}; "
                 f"give another place with --output DIR."
             ) from error
+        if self._lock.fault:
+            self.event("run", "warning", 0, {"text": self._lock.fault})
         if self._changed:
             self.event("run", "note", 0, {"text": "recipe changed on resume", "keys": self._changed})
 
@@ -148,6 +153,7 @@ class RunWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        self._lock = None  # which releases it, unless another writer of this process goes on
 
     def _start(self, recipe: Mapping[str, Any], facts: Mapping[str, Any] | None) -> None:
         """Write recipe and manifest; on resume, note what changed and keep the first manifest."""
@@ -195,13 +201,19 @@ def _cut_half_line(layout: RunDirectory) -> None:
 
 
 def append_event(root: str | os.PathLike[str], event: Event) -> None:
-    """Append one event to a run that no process writes; what a killed one left of a line is cut off."""
+    """Append one event to a run that no process writes; what a killed one left of a line is cut off.
+
+    Raises:
+        DataError: a process does write it.
+    """
     layout = RunDirectory(os.fspath(root)).create()
+    lock = take_lock(layout.root)
     _cut_half_line(layout)
     with layout.events.open("ab") as file:
         file.write(event.to_line().encode("utf-8", "backslashreplace") + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    del lock
 
 
 def _sweep(layout: RunDirectory) -> None:

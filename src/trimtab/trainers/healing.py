@@ -9,7 +9,7 @@ from trimtab.config import RLConfig
 from trimtab.distributed.build import System
 from trimtab.errors import CheckpointError
 from trimtab.models.checkpoint import load_checkpoint
-from trimtab.monitor import Action, Knob
+from trimtab.monitor import Action, Decision, Knob
 from trimtab.trainers.stage import HasState, Stage
 
 KEPT = ("stream",)  # what a rollback leaves alone: the same prompts again would fail the same way
@@ -57,7 +57,7 @@ def heal(
         if action.checkpoint is not None:
             roll_back(stage, system, action.checkpoint, step, trained)
         if action.action == "stop":
-            stage.stop_if_diverged(step, "stop", action.reason)
+            stage.stop_if_diverged(step, Decision("stop", action.reason))
     return done
 
 

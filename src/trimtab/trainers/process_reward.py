@@ -14,17 +14,16 @@ from trimtab.config import ProcessRewardConfig
 from trimtab.data import PromptStream, Stepwise
 from trimtab.errors import DataError
 from trimtab.functional import expected_calibration_error, step_loss
-from trimtab.models.finite import FiniteCheck
 from trimtab.models.forward import step_logits
-from trimtab.models.lora import load_trainable_state, trainable_state
-from trimtab.models.optim import MasterAdamW, learning_rate_at
+from trimtab.models.optim import learning_rate_at
 from trimtab.models.padded import padded
 from trimtab.rewards.steps import EncodedSteps, encode_steps
 from trimtab.runs.faults import reach
 from trimtab.trainers.held_out import split_by_prompt
+from trimtab.trainers.scorer import Scorer, in_microbatches, restore, room_of
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Phases, Stage, total_steps
-from trimtab.trainers.update import StepSettings, guarded_optimizer_step
+from trimtab.trainers.update import StepSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +73,16 @@ def train_process_reward(
     encoded = [encode_solution(tokenizer, row, config) for row in train]
     stream = PromptStream(encoded, derive_seed(seed, "process_reward"))
     steps = total_steps(len(encoded), config.batch_size, config.epochs, config.steps)
-    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    optimizer = MasterAdamW(parameters, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
-    finite = FiniteCheck(model, optimizer)
-    start = 0
-    if (state := stage.restore()) is not None:
-        start = state["step"]
-        stream.load_state(state["stream"])
-        load_trainable_state(model, state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    for step in range(start, steps):
+    scorer = Scorer(model, config, stage.name)
+    for step in range(restore(stage, stream, scorer), steps):
         reach("step_started")
         phases = Phases(stage.watchdog)
         batch = stream.next_batch(config.batch_size)
         reach("after_batch")
         rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)
         with phases("update"):
-            loss, logits, labels = _accumulate(model, batch, tokenizer.pad_token_id, config)
-            settings = StepSettings(step, rate, config.max_grad_norm)
-            norm = guarded_optimizer_step(optimizer, finite, loss, stage, settings)
+            loss, logits, labels = _accumulate(scorer, batch, tokenizer.pad_token_id)
+            norm = scorer.step(loss, stage, StepSettings(step, rate, config.max_grad_norm))
         stage.log(
             step,
             {
@@ -104,11 +94,7 @@ def train_process_reward(
                 **phases.metrics(),
             },
         )
-        stage.checkpoint_if_due(
-            step + 1,
-            steps,
-            {"stream": stream.state(), "model": trainable_state(model), "optimizer": optimizer.state_dict()},
-        )
+        stage.checkpoint_if_due(step + 1, steps, {"stream": stream.state(), **scorer.state()})
     card = validate_process_reward(model, tokenizer, held_out, config, num_train=len(train))
     figures = {
         "prm/accuracy": card.accuracy,
@@ -145,21 +131,18 @@ def score_steps(model: nn.Module, rows: Sequence[LabelledSteps], pad_id: int) ->
     return logits, torch.tensor([label for row in rows for label in row.labels], device=device)
 
 
-def _accumulate(
-    model: nn.Module, batch: Sequence[LabelledSteps], pad_id: int, config: ProcessRewardConfig
-) -> tuple[float, Tensor, Tensor]:
-    """Gradients of the mean loss over the steps of ``batch``, micro-batch by micro-batch."""
-    total, logits, labels = 0.0, [], []
+def _accumulate(scorer: Scorer, batch: Sequence[LabelledSteps], pad_id: int) -> tuple[float, Tensor, Tensor]:
+    """Gradients of the mean loss over the steps of ``batch``; the loss, and logits and labels."""
     num_steps = sum(len(row.labels) for row in batch)
-    ordered = sorted(batch, key=lambda row: -len(row))
-    for first in range(0, len(ordered), config.microbatch_size):
-        scores, targets = score_steps(model, ordered[first : first + config.microbatch_size], pad_id)
-        loss = step_loss(scores, targets).sum() / num_steps
+
+    def step(micro: Sequence[LabelledSteps]) -> tuple[float, Tensor, Tensor]:
+        logits, labels = score_steps(scorer.model, micro, pad_id)
+        loss = step_loss(logits, labels).sum() / num_steps
         loss.backward()
-        total += loss.item()
-        logits.append(scores.detach().cpu())
-        labels.append(targets.cpu())
-    return total, torch.cat(logits), torch.cat(labels)
+        return loss.item(), logits.detach().cpu(), labels.cpu()
+
+    losses, logits, labels = zip(*scorer.backward(batch, len, step), strict=True)
+    return sum(losses), torch.cat(logits), torch.cat(labels)
 
 
 @torch.no_grad()
@@ -173,11 +156,13 @@ def validate_process_reward(
 ) -> ProcessRewardCard:
     """Score held-out solutions: accuracy and calibration of steps, and whether the first error is found."""
     encoded = [encode_solution(tokenizer, row, config) for row in rows]
-    size = config.microbatch_size
-    parts = [
-        score_steps(model, encoded[first : first + size], tokenizer.pad_token_id)[0]
-        for first in range(0, len(encoded), size)
-    ]
+    parts = in_microbatches(
+        encoded,
+        len,
+        lambda rows: score_steps(model, rows, tokenizer.pad_token_id)[0],
+        config.microbatch_size,
+        room_of("process_reward"),
+    )
     probabilities = torch.sigmoid(torch.cat(parts).float().cpu())
     labels = torch.tensor([label for row in rows for label in row.labels])
     is_right = labels >= 0.5

@@ -13,17 +13,16 @@ from trimtab.config import RewardModelConfig
 from trimtab.data import Preference, PromptStream, load_preferences
 from trimtab.errors import DataError
 from trimtab.functional import bradley_terry_loss, expected_calibration_error
-from trimtab.models.finite import FiniteCheck
 from trimtab.models.forward import sequence_scores
-from trimtab.models.lora import load_trainable_state, trainable_state
-from trimtab.models.optim import MasterAdamW, learning_rate_at
+from trimtab.models.optim import learning_rate_at
 from trimtab.models.padded import padded
 from trimtab.rewards.learned import encode_for_reward
 from trimtab.runs.faults import reach
 from trimtab.trainers.held_out import split_by_prompt
+from trimtab.trainers.scorer import Scorer, in_microbatches, restore, room_of
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Phases, Stage, total_steps
-from trimtab.trainers.update import StepSettings, guarded_optimizer_step
+from trimtab.trainers.update import StepSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,11 @@ class EncodedPreference:
 
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of both sides, padded to the longer one."""
+        return 2 * max(len(self.chosen), len(self.rejected))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +67,16 @@ def train_reward_model(
     encoded = [encode_preference(tokenizer, row, config.max_length) for row in train]
     stream = PromptStream(encoded, derive_seed(seed, "reward_model"))
     steps = total_steps(len(encoded), config.batch_size, config.epochs, config.steps)
-    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    optimizer = MasterAdamW(parameters, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
-    finite = FiniteCheck(model, optimizer)
-    start = 0
-    if (state := stage.restore()) is not None:
-        start = state["step"]
-        stream.load_state(state["stream"])
-        load_trainable_state(model, state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    for step in range(start, steps):
+    scorer = Scorer(model, config, stage.name)
+    for step in range(restore(stage, stream, scorer), steps):
         reach("step_started")
         phases = Phases(stage.watchdog)
         pairs = stream.next_batch(config.batch_size)
         reach("after_batch")
         rate = learning_rate_at(step, config.learning_rate, config.lr_schedule, config.warmup_steps, steps)
         with phases("update"):
-            loss, margins = _accumulate(model, pairs, tokenizer.pad_token_id, config)
-            settings = StepSettings(step, rate, config.max_grad_norm)
-            norm = guarded_optimizer_step(optimizer, finite, loss, stage, settings)
+            loss, margins = _accumulate(scorer, pairs, tokenizer.pad_token_id, config.centre_coef)
+            norm = scorer.step(loss, stage, StepSettings(step, rate, config.max_grad_norm))
         stage.log(
             step,
             {
@@ -94,11 +89,7 @@ def train_reward_model(
                 **phases.metrics(),
             },
         )
-        stage.checkpoint_if_due(
-            step + 1,
-            steps,
-            {"stream": stream.state(), "model": trainable_state(model), "optimizer": optimizer.state_dict()},
-        )
+        stage.checkpoint_if_due(step + 1, steps, {"stream": stream.state(), **scorer.state()})
     card = validate_reward_model(model, tokenizer, held_out, config, num_train=len(train))
     figures = {"rm/accuracy": card.accuracy, "rm/ece": card.ece}
     stage.run.event(stage.name, "evaluation", steps, {**asdict(card), **figures})
@@ -133,22 +124,20 @@ def score_rows(model: nn.Module, rows: Sequence[Sequence[int]], pad_id: int) -> 
 
 
 def _accumulate(
-    model: nn.Module, pairs: Sequence[EncodedPreference], pad_id: int, config: RewardModelConfig
+    scorer: Scorer, pairs: Sequence[EncodedPreference], pad_id: int, centre_coef: float
 ) -> tuple[float, Tensor]:
-    """Gradients of the mean loss over ``pairs``, micro-batch by micro-batch."""
-    total, margins = 0.0, []
-    ordered = sorted(pairs, key=lambda pair: -max(len(pair.chosen), len(pair.rejected)))
-    for first in range(0, len(ordered), config.microbatch_size):
-        micro = ordered[first : first + config.microbatch_size]
-        scores = score_rows(model, [*(p.chosen for p in micro), *(p.rejected for p in micro)], pad_id)
-        chosen, rejected = scores.split(len(micro))
-        losses = bradley_terry_loss(chosen, rejected, centre_coef=config.centre_coef)
+    """Gradients of the mean loss over ``pairs``, micro-batch by micro-batch; the loss, and the margins."""
+
+    def step(micro: Sequence[EncodedPreference]) -> tuple[float, Tensor]:
+        rows = [*(pair.chosen for pair in micro), *(pair.rejected for pair in micro)]
+        chosen, rejected = score_rows(scorer.model, rows, pad_id).split(len(micro))
+        losses = bradley_terry_loss(chosen, rejected, centre_coef=centre_coef)
         loss = losses.sum() / len(pairs)
         loss.backward()
-        reach("mid_backward")
-        total += loss.item()
-        margins.append((chosen - rejected).detach().cpu())
-    return total, torch.cat(margins)
+        return loss.item(), (chosen - rejected).detach().cpu()
+
+    found = scorer.backward(pairs, lambda pair: pair.num_tokens, step)
+    return sum(loss for loss, _ in found), torch.cat([margins for _, margins in found])
 
 
 @torch.no_grad()
@@ -163,10 +152,13 @@ def validate_reward_model(
     """Score held-out pairs: accuracy, calibration, length bias, margins, and the scale of the scores."""
     encoded = [encode_preference(tokenizer, row, config.max_length) for row in rows]
     both = [side for pair in encoded for side in (pair.chosen, pair.rejected)]
-    parts = [
-        score_rows(model, both[first : first + config.microbatch_size], tokenizer.pad_token_id)
-        for first in range(0, len(both), config.microbatch_size)
-    ]
+    parts = in_microbatches(
+        both,
+        len,
+        lambda sides: score_rows(model, sides, tokenizer.pad_token_id),
+        config.microbatch_size,
+        room_of("reward_model"),
+    )
     scores = torch.cat(parts).float().cpu()
     margins = scores[0::2] - scores[1::2]
     lengths = torch.tensor([float(len(side)) for side in both])

@@ -14,7 +14,7 @@ from trimtab.config.checkpoint import CheckpointConfig
 from trimtab.distributed.room import Shrink
 from trimtab.errors import DivergedError, StoppedError
 from trimtab.models.finite import find_in_tree
-from trimtab.monitor import Alarm, Guard, Measure
+from trimtab.monitor import Alarm, Decision, Guard, Measure
 from trimtab.monitor.sites import Site, StateFault
 from trimtab.monitor.watchdog import NoWatchdog, Stall, Watchdog
 from trimtab.rewards.base import NOT_FINITE
@@ -82,7 +82,8 @@ class Stage:
 
     def _raise_alarms(self, step: int, alarms: Sequence[Alarm]) -> None:
         for alarm in alarms:
-            self.run.event(self.name, "alarm", step, alarm.as_dict())
+            would = self.guard.would_do(alarm)
+            self.run.event(self.name, "alarm", step, alarm.as_dict() | ({"would": would} if would else {}))
             self.view.note(alarm.message(self.guard.language))
         if self.guard.healer is not None:
             self.guard.healer.see(alarms)
@@ -109,17 +110,21 @@ class Stage:
         self.run.event(self.name, "stall", self.last_step + 1, {**asdict(stall), "text": stall.sentence()})
         self.view.note(stall.sentence())
 
-    def stop_if_diverged(self, step: int, verdict: str, reason: str, fault: StateFault | None = None) -> None:
+    def stop_if_diverged(self, step: int, decision: Decision, fault: StateFault | None = None) -> None:
         """Record a verdict other than proceed, with its site; a stop ends the run with a sentence."""
-        if verdict == "proceed":
+        if decision.verdict == "proceed":
             return
-        site = {"site": fault.site, "detail": fault.detail} if fault is not None else {}
-        self.run.event(self.name, "verdict", step, {"verdict": verdict, "reason": reason, **site})
-        self.view.note(f"guard: {verdict}: {reason}")
-        if verdict == "stop":
+        data = {"verdict": decision.verdict, "reason": decision.reason}
+        if decision.would is not None:
+            data["would"] = decision.would
+        if fault is not None:
+            data |= {"site": fault.site, "detail": fault.detail}
+        self.run.event(self.name, "verdict", step, data)
+        self.view.note(f"guard: {decision.verdict}: {decision.reason}")
+        if decision.verdict == "stop":
             raise DivergedError(
-                f"Stage {self.name} was stopped at step {step}: {reason}; lower the learning rate or train "
-                f"in bfloat16 or float32, then go on with --resume."
+                f"Stage {self.name} was stopped at step {step}: {decision.reason}; lower the learning rate "
+                f"or train in bfloat16 or float32, then go on with --resume."
             )
 
     @property
@@ -162,8 +167,7 @@ class Stage:
             return
         site: Site = "optimizer state" if "/optimizer/" in path else "weight"
         fault = StateFault(site, f"{path} is not finite, so no checkpoint is written", is_lasting=True)
-        decision = self.guard.on_broken_state(fault.site, fault.detail)
-        self.stop_if_diverged(step, decision.verdict, decision.reason, fault)
+        self.stop_if_diverged(step, self.guard.on_broken_state(fault.site, fault.detail), fault)
 
     def restore(self) -> dict[str, Any] | None:
         """The newest checkpoint of this stage that can be read when the run is resumed, else None.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trimtab.distributed.interfaces import Learner, Objective
@@ -43,6 +43,14 @@ class Part:
     settings: StepSettings
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What an update comes to: its gradients are applied, or thrown away."""
+
+    apply: Callable[[], None]
+    discard: Callable[[], None]
+
+
 def guarded_update(
     learner: Learner, minibatch: TrainBatch, objective: Objective, stage: Stage, settings: StepSettings
 ) -> UpdateResult:
@@ -74,18 +82,18 @@ def guarded_updates(parts: Sequence[Part], minibatch: TrainBatch, stage: Stage) 
     figures = {name: value for result in results for name, value in result.metrics.items()}
     # A sum is finite only where every norm is.
     figures["train/grad_norm"] = sum(result.grad_norm for result in results)
-    checks = [part.learner.finite for part in parts]
-    fault = find_fault_before(checks, figures, minibatch)
-    decision = decide(stage.guard, figures, fault)
-    for part in parts:
-        if decision.verdict == "proceed":
+
+    def apply() -> None:
+        for part in parts:
             part.learner.optimizer_step(part.settings.learning_rate)
             reach("after_optimizer_step")
-        else:
+
+    def discard() -> None:
+        for part in parts:
             part.learner.discard_gradients()
-    if decision.verdict == "proceed" and (fault := find_fault_after(checks)) is not None:
-        decision = decide(stage.guard, figures, fault)
-    stage.stop_if_diverged(step, decision.verdict, decision.reason, fault)
+
+    checks = [part.learner.finite for part in parts]
+    settle(stage, step, figures, checks, Choice(apply, discard), minibatch)
     return results
 
 
@@ -101,17 +109,40 @@ def guarded_optimizer_step(
     """
     reach("after_backward")
     norm = poison("grad_norm", optimizer.clip_grad_norm(settings.max_grad_norm))
-    figures = {"loss/total": loss, "train/grad_norm": norm}
-    fault = find_fault_before([finite], figures)
-    decision = decide(stage.guard, figures, fault)
-    if decision.verdict == "proceed":
+
+    def apply() -> None:
         optimizer.step(settings.learning_rate)
         reach("after_optimizer_step")
-    optimizer.zero_grad()
-    if decision.verdict == "proceed" and (fault := find_fault_after([finite])) is not None:
-        decision = decide(stage.guard, figures, fault)
-    stage.stop_if_diverged(settings.step, decision.verdict, decision.reason, fault)
+        optimizer.zero_grad()
+
+    figures = {"loss/total": loss, "train/grad_norm": norm}
+    settle(stage, settings.step, figures, [finite], Choice(apply, optimizer.zero_grad))
     return norm
+
+
+def settle(
+    stage: Stage,
+    step: int,
+    figures: Mapping[str, float],
+    checks: Sequence[FiniteCheck],
+    choice: Choice,
+    minibatch: TrainBatch | None = None,
+) -> None:
+    """Ask the guard about an update whose gradients are there, carry out what it says, look at the weights.
+
+    Raises:
+        DivergedError: the guard says stop.
+    """
+    fault = find_fault_before(checks, figures, minibatch)
+    decision = decide(stage.guard, figures, fault)
+    if not decision.is_applied:
+        choice.discard()
+        stage.stop_if_diverged(step, decision, fault)
+        return
+    choice.apply()
+    stage.stop_if_diverged(step, decision, fault)
+    if (fault := find_fault_after(checks)) is not None:
+        stage.stop_if_diverged(step, decide(stage.guard, figures, fault), fault)
 
 
 def decide(guard: Guard, figures: Mapping[str, float], fault: StateFault | None) -> Decision:

@@ -26,6 +26,7 @@ from trimtab.distributed.build import System
 from trimtab.errors import DivergedError
 from trimtab.models.checkpoint import list_checkpoints
 from trimtab.monitor import Alarm, Guard, build_kl_controller
+from trimtab.monitor.snapshots import Snapshots
 from trimtab.runs import RunWriter, metrics_table, read_events
 from trimtab.trainers.cadence import Cadence
 from trimtab.trainers.experience import collect_groups
@@ -75,6 +76,51 @@ def test_observing_changes_nothing_whatever_is_raised(tmp_path: Path) -> None:
     assert not same_weights(found["heal"], found["protect"])
 
 
+def test_observe_lets_a_bad_figure_through_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 5 (2): a figure that is NaN beside finite gradients: the run trains on as if nobody looked."""
+    rl, found = rl_config(steps=2, learning_rate=1e-3), {}
+    for guard, is_bad in (("observe", True), ("protect", True), ("protect", False)):
+        system: Any = tiny_system(rl)
+        real = system.policy.forward_backward
+
+        def spoilt(batch: Any, objective: Any, real: Any = real, is_bad: bool = is_bad) -> dict[str, float]:
+            return real(batch, objective) | ({"policy/ratio_max": math.inf} if is_bad else {})
+
+        monkeypatch.setattr(system.policy, "forward_backward", spoilt)
+        root = tmp_path / f"{guard}-{is_bad}"
+        train(system, rl, heal_stage(root, guard=guard))
+        found[guard, is_bad] = weights(system.policy)
+        verdicts = [(e.data["verdict"], e.data.get("would")) for e in read_events(root, "verdict")]
+        wanted = {"observe": ("observe", "skip_update"), "protect": ("skip_update", None)}[guard]
+        assert verdicts == ([wanted] * 2 if is_bad else [])
+    assert same_weights(found["observe", True], found["protect", False])
+    assert not same_weights(found["protect", True], found["protect", False])
+
+
+def test_observe_stops_on_weights_that_are_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 5 (2): gradients that are NaN go in; then there is nothing to train, and the run says so."""
+    rl = rl_config(steps=4)
+    system = tiny_system(rl)
+    poison_loss(system, {1}, monkeypatch)
+    with pytest.raises(DivergedError, match=r"at step 1: weight: .* is not finite after the update"):
+        train(system, rl, heal_stage(tmp_path, guard="observe"))
+    assert [e.data["verdict"] for e in read_events(tmp_path, "verdict")] == ["observe", "stop"]
+
+
+def test_an_observed_alarm_lists_what_heal_would_try(tmp_path: Path) -> None:
+    """Issue 5 (2): in the event, for whoever reads it; in the other modes there is no such key."""
+    rl = rl_config(steps=4, learning_rate=1e-2)
+    for guard in ("observe", "protect"):
+        train(tiny_system(rl), rl, heal_stage(tmp_path / guard, guard=guard, monitor=STORM))
+    (first, *_) = [
+        e.data for e in read_events(tmp_path / "observe", "alarm") if e.data["kind"] == "kl_too_high"
+    ]
+    assert first["would"] == ["raise_kl", "cut_lr", "tighten_clip", "rollback"]
+    assert not any("would" in e.data for e in read_events(tmp_path / "protect", "alarm"))
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_rollback_restores_and_goes_on(algorithm: str, tmp_path: Path) -> None:
     """Issue 5 (2): weights, optimizers and controller of the checkpoint; the stream and the steps go on."""
@@ -92,6 +138,7 @@ def test_rollback_restores_and_goes_on(algorithm: str, tmp_path: Path) -> None:
         trained["critic"] = system.critic
     before = stream.state()
     assert stage.guard.healer is not None
+    stage.guard.healer.look(-1.0, [])  # it earns less now than before the first step
     stage.guard.healer.see([Alarm("kl_too_high", "kl/ref", 9.0, 0.5)])
     done = heal(stage, system, rl, 2, trained)
     assert [action.action for action in done] == ["rollback", "raise_kl", "cut_lr", "tighten_clip"]
@@ -145,9 +192,12 @@ def batch_of(system: System, groups: Any) -> Any:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_resumed_healing_equals_uninterrupted(algorithm: str, tmp_path: Path) -> None:
+def test_resumed_healing_equals_uninterrupted(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Issue 5 (4): killed in the middle of healing, rollbacks included, a resumed run ends the same, bit for
     bit: weights, actions, settings."""
+    monkeypatch.setattr(Snapshots, "is_worth_it", lambda self: True)  # rollbacks are wanted here
     rl = rl_config(algorithm, steps=14, learning_rate=1e-2, checkpoint_every=2)
     rules = {"policy": {"kl_too_high": ["raise_temperature", "cut_lr", "rollback"]}, "severe": 1e30}
     monitor = {**STORM, "heal": {**rules, "cooldown": 1, "healthy_steps": 1, "relax_after": 3}}

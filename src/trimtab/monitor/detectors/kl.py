@@ -14,8 +14,10 @@ def kl_too_high(kl: Sequence[float], limit: float = 0.5, window: int = 10) -> Al
 
     An infinite value counts; NaN is left out (R18).
     """
-    value = mean([value for value in kl[-window:] if not math.isnan(value)])
-    return Alarm("kl_too_high", "kl/ref", value, limit, {"window": window}) if value > limit else None
+    recent = [value for value in kl[-window:] if not math.isnan(value)]
+    value = mean(recent)
+    evidence = {"window": window, "recent": median(recent[-3:])}
+    return Alarm("kl_too_high", "kl/ref", value, limit, evidence) if value > limit else None
 
 
 def kl_explosion(
@@ -57,7 +59,8 @@ def kl_drift(
     """Alarm when over ``span`` windows the KL rises steadily by ``limit`` and the reward does not.
 
     Steadily: the Theil–Sen slope over the span (Sen 1968), and its 95 % interval, agree with the rise of the
-    medians. The reward counts as risen above two times its noise from step to step.
+    medians. The reward counts as risen above its noise from step to step: twice the standard error of what is
+    compared, which are medians of ten.
     """
     size = span * window
     if min(len(kl), len(rewards)) < size:
@@ -66,7 +69,7 @@ def kl_drift(
     before = median(kl[:window])
     rise = median(kl[-window:]) - before
     gain = median(rewards[-window:]) - median(rewards[:window])
-    if not (rise > limit and gain <= 2 * noise(rewards)) or not all(map(math.isfinite, kl)):
+    if not (rise > limit and gain <= noise(rewards)) or not all(map(math.isfinite, kl)):
         return None
     from scipy.stats import theilslopes  # slow to import, and rarely reached
 
