@@ -18,7 +18,7 @@ _FOLD = {
     ord(a): b
     for a, b in zip("０１２３４５６７８９＋－−–＝．＊／％×÷·∙（）", "0123456789+---=.*/%*/**()", strict=True)
 }
-_FOLD |= dict.fromkeys(map(ord, "​‌‍⁠﻿")) | {ord(c): " ; " for c in "，、；。"}
+_FOLD |= {ord(c): "" for c in "​‌‍⁠﻿"} | {ord(c): " ; " for c in "，、；。"}
 _WORDS = {
     "加上": "+", "加": "+", "减去": "-", "减": "-", "乘以": "*", "乘": "*", "除以": "/", "等于": "=",
     "plus": "+", "minus": "-", "times": "*", "equals": "=", r"\times": "*", r"\cdot": "*", r"\div": "/",

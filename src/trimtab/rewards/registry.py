@@ -51,7 +51,8 @@ class _Context:
                 f"Reward {wanted_by} needs a reward model: run the reward_model stage first, or give its "
                 "directory as rl.reward_model."
             )
-        return self._shared(LearnedReward, source, settings)
+        reward: LearnedReward = self._shared(LearnedReward, source, settings)
+        return reward
 
     def process(self, path: str | None = None, **settings: Any) -> Reward:
         """A ProcessReward on the configured (or the given) process reward model.
@@ -67,7 +68,7 @@ class _Context:
                 "Reward process_reward needs a process reward model: run the process_reward stage first, or "
                 "give its directory as the option path."
             )
-        reward = self._shared(ProcessReward, source, settings)
+        reward: ProcessReward = self._shared(ProcessReward, source, settings)
         reward.check_settings()
         return reward
 

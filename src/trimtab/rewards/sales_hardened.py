@@ -53,7 +53,7 @@ _UNKNOWN = 0.5  # relevance where no topic is recognised
 _ENOUGH_WORDS = 3  # different words for what was asked in the whole answer
 _FOCUS = 0.75  # share of sentences with words for what was asked that is enough
 _SHORT = {"zh": 26, "en": 80}
-_MAX_ASIDE = 1  # sentences that answer nothing asked and have words for something else: free
+_MAX_ASIDE = 1  # words for something else in sentences that answer nothing asked: free
 _MAX_NAMED = 2  # sentences with what the customer named: free; in each, whichever answers would have it
 _SCATTER = 0.5  # of the relevance is left by each more of either
 
@@ -180,7 +180,7 @@ def _relevance(asked: str, said: str, sentences: Sequence[Sentence], topics: Seq
     words = {word for s in sentences for word in topic_words(s.text, asked, topics)}
     fullness = min(1.0, 0.4 + 0.3 * points, (1 + len(words)) / (1 + _ENOUGH_WORDS))
     # An answer is about one thing: a text that speaks of all topics in turn answers some of them everywhere.
-    aside = sum(bool(other_words(s.text, asked, topics)) for s in idle)
+    aside = sum(len(other_words(s.text, asked, topics)) for s in idle)
     scatter = _SCATTER ** (max(0, aside - _MAX_ASIDE) + max(0, sum(map(bool, named)) - _MAX_NAMED))
     return subject * focus**2 * scatter * fullness
 

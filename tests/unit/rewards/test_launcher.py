@@ -82,19 +82,23 @@ def test_a_fork_of_the_trainer_has_a_launcher_of_its_own() -> None:
     os.close(write)
 
 
-def test_a_guest_that_writes_garbage_has_no_result(level: str) -> None:
-    """A case whose process writes two lines, or no JSON, or other keys: the first line counts, or nothing."""
+def test_a_case_speaks_for_itself_alone(level: str) -> None:
+    """A case whose process writes two lines, or no JSON, or other keys: its first line counts, or nothing."""
     code = """
-import os
+import os, sys
 def f(text):
+    frame = sys._getframe()
+    while "job" not in frame.f_locals:
+        frame = frame.f_back
     for number in range(3, 64):
         try:
-            os.write(number, text.encode())
+            os.write(number, text.replace("NONCE", frame.f_locals["job"]["nonce"]).encode())
         except OSError:
             pass
     os._exit(0)
 """
-    texts = ["garbage\n", '{"value": 1, "pass": true}\n', '{"value": 7}\nnone 1 {"value": 8}\n', "[1]\n"]
+    forged = '{"value": 7}\nNONCE 4 {"value": 8}\n'
+    texts = ["garbage\n", '{"value": 1, "pass": true}\n', forged, "[1]\n", '{"value": 9}\n']
     found = Sandbox(level, LIMITS).run({"code": code, "cases": [{"fn": "f", "args": [t]} for t in texts]})
     assert [found.replies[case] for case in (0, 1, 3)] == [{"error": "no result"}] * 3
-    assert found.replies[2] == {"value": 7}
+    assert [found.replies[case] for case in (2, 4)] == [{"value": 7}, {"value": 9}]

@@ -7,11 +7,18 @@ a judgement: what is expected is not known in here. Nothing that this process sa
 solution runs under the same user.
 """
 
+from __future__ import annotations
+
 import _json
 import os
 import select
 import sys
 import time
+
+TYPE_CHECKING = False  # importing typing would cost as much as the rest
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
 
 _CHUNK = 65536
 _MAX_DEPTH = 40
@@ -28,14 +35,15 @@ class _Plain:
     parse_constant = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}.__getitem__
 
 
-def main():
+def main() -> None:
     """Announce readiness, read one job, answer case by case."""
     jobs, replies = os.dup(0), os.dup(1)
     nothing = os.open("/dev/null", os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
     _write(replies, b"ready\n")
-    job, _ = _json.make_scanner(_Plain)(_read_all(jobs).decode(), 0)
+    scanner: Any = _json.make_scanner
+    job, _ = scanner(_Plain)(_read_all(jobs).decode(), 0)
     os.close(jobs)
     for index, case in enumerate(job["cases"]):
         said = _run_case(job, case, replies).partition(b"\n")[0]
@@ -43,7 +51,7 @@ def main():
     os._exit(0)
 
 
-def _run_case(job, case, replies):
+def _run_case(job: dict[str, Any], case: dict[str, Any], replies: int) -> bytes:
     """Fork, let the child run the case, and wait for what it says; at the end of its time it is killed."""
     answer, say = os.pipe()
     pid = os.fork()
@@ -66,7 +74,7 @@ def _run_case(job, case, replies):
     return found
 
 
-def _collect(answer, seconds, limit):
+def _collect(answer: int, seconds: float, limit: int) -> bytes:
     """The line that the child wrote, within time and size."""
     end, parts, size = time.monotonic() + seconds, [], 0
     while True:
@@ -85,7 +93,7 @@ def _collect(answer, seconds, limit):
     return b"".join(parts)
 
 
-def _call(code, case, say):
+def _call(code: str, case: dict[str, Any], say: int) -> None:
     """Run the solution as a module and call one of its functions."""
     module = type(sys)("solution")
     sys.modules["solution"] = module
@@ -99,7 +107,7 @@ def _call(code, case, say):
     _say(say, "value", _plain(function(*case["args"]), 0))
 
 
-def _talk(code, case, say):
+def _talk(code: str, case: dict[str, Any], say: int) -> None:
     """Run the solution as a script: the input on its stdin, its stdout in a file in memory."""
     source, sink = _memory_file(case["input"].encode()), _memory_file(b"")
     os.dup2(source, 0)
@@ -121,14 +129,14 @@ def _talk(code, case, say):
     _say(say, "output", _text(os.pread(sink, size, 0).decode("utf-8", "replace")))
 
 
-def _memory_file(content):
+def _memory_file(content: bytes) -> int:
     file = os.memfd_create("case")
     os.write(file, content)
     os.lseek(file, 0, os.SEEK_SET)
     return file
 
 
-def _plain(value, depth):
+def _plain(value: Any, depth: int) -> str:
     """JSON of plain types only, exactly those: a subclass that lies about equality is none."""
     kind = type(value)
     if depth > _MAX_DEPTH:
@@ -151,35 +159,35 @@ def _plain(value, depth):
     raise TypeError("the result has a value of type " + kind.__name__)
 
 
-def _list(items):
+def _list(items: Iterable[str]) -> str:
     return "[" + ", ".join(items) + "]"
 
 
-def _quietly(function, *arguments):
+def _quietly(function: Callable[..., object], *arguments: int) -> None:
     try:
         function(*arguments)
     except (OSError, ValueError):
         return
 
 
-def _describe(error):
+def _describe(error: BaseException) -> str:
     try:
         return str(type(error).__name__ + ": " + str(error))[:300]
     except BaseException:
         return "an error that cannot be shown"
 
 
-def _say(pipe, name, content):
+def _say(pipe: int, name: str, content: str) -> None:
     _write(pipe, f'{{"{name}": {content}}}\n'.encode())
     os.close(pipe)
 
 
-def _write(file, content):
+def _write(file: int, content: bytes) -> None:
     while content:
         content = content[os.write(file, content) :]
 
 
-def _read_all(file):
+def _read_all(file: int) -> bytes:
     parts = []
     while part := os.read(file, _CHUNK):
         parts.append(part)

@@ -17,6 +17,8 @@ stays outside as the keeper of all that descends from it, since there is no proc
 them.
 """
 
+from __future__ import annotations
+
 import ctypes
 import json
 import os
@@ -25,6 +27,10 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+Specification = dict[str, Any]  # as the first lines say
 
 _NO_NEW_PRIVILEGES, _SECCOMP, _FILTER_MODE, _SUBREAPER = 38, 22, 2, 36
 _NEW_MOUNTS, _BIND, _RECURSIVE, _PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
@@ -35,7 +41,7 @@ _ROOM = 1 << 20  # bytes of an order
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main():
+def main() -> None:
     """Take orders until the trainer is gone."""
     control = socket.socket(fileno=os.dup(0))
     started = set()
@@ -61,7 +67,7 @@ def main():
             control.send(b"%d" % is_gone)
 
 
-def _start(spec, files, control):
+def _start(spec: Specification, files: tuple[int, ...], control: socket.socket) -> int:
     """Fork a child that becomes the program, or starts it and keeps it."""
     launcher = os.getpid()
     pid = os.fork()
@@ -84,7 +90,7 @@ def _start(spec, files, control):
         os._exit(1)
 
 
-def _is_ended(pid, number):
+def _is_ended(pid: int, number: int) -> bool:
     """Signal a child; whether it has ended, and all of its process group with it."""
     _signal(os.kill, pid, number)
     if number == signal.SIGKILL:
@@ -96,14 +102,14 @@ def _is_ended(pid, number):
     return True
 
 
-def _signal(send, pid, number):
+def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
     try:
         send(pid, number)
     except OSError:
         return
 
 
-def become(spec):
+def become(spec: Specification) -> NoReturn:
     """Join cgroups, open what needs rights, limit, drop the user, and execute the command."""
     for folder in spec["cgroups"]:
         with open(os.path.join(folder, "cgroup.procs"), "w") as file:
@@ -141,7 +147,7 @@ def become(spec):
     os.execve(f"/proc/self/fd/{executable}", command, spec["environment"])
 
 
-def keep(spec, keeper, launcher):
+def keep(spec: Specification, keeper: dict[str, Any], launcher: int) -> NoReturn:
     """Start the program as a child; end it and all its descendants when it ends, when told to (SIGTERM), when
     the launcher is gone, or when the private folder is full. Then remove the folder and the cgroups."""
     signals = {signal.SIGCHLD, signal.SIGTERM}
@@ -178,7 +184,7 @@ def keep(spec, keeper, launcher):
     os._exit(0)
 
 
-def _reap(pid):
+def _reap(pid: int) -> bool:
     """Take in what has ended; whether ``pid`` is among it."""
     while True:
         try:
@@ -189,7 +195,7 @@ def _reap(pid):
             return found == pid
 
 
-def _end_descendants():
+def _end_descendants() -> None:
     """Kill and take in until there are none: what a killed process had started is a child of ours then."""
     while True:
         try:
@@ -222,7 +228,7 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def _is_full(keeper):
+def _is_full(keeper: dict[str, Any]) -> bool:
     """Whether the private folder, which has no folders in it, holds too much or too many."""
     size = count = 0
     for name in _names(keeper["folder"]):
@@ -236,14 +242,14 @@ def _is_full(keeper):
     return False
 
 
-def _names(folder):
+def _names(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:
         return []
 
 
-def make_ruleset(handled, rules):
+def make_ruleset(handled: Sequence[int], rules: Iterable[tuple[str, int]]) -> int:
     """A Landlock ruleset as a descriptor: ``handled`` (files, network, scopes) is denied, but for rules."""
     room = ctypes.create_string_buffer(struct.pack("QQQ", *handled), 24)
     ruleset = _system_call(_CREATE_RULESET, room, 24, 0)
@@ -257,15 +263,15 @@ def make_ruleset(handled, rules):
     return ruleset
 
 
-def _system_call(number, *arguments):
+def _system_call(number: int, *arguments: Any) -> int:
     words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
     found = _libc.syscall(ctypes.c_long(number), *words)
     if found < 0:
         raise OSError(ctypes.get_errno(), f"system call {number}")
-    return found
+    return int(found)
 
 
-def _mount(places):
+def _mount(places: dict[str, str]) -> None:
     """Show directories elsewhere, in a mount namespace of this process."""
     if _libc.unshare(_NEW_MOUNTS) or _libc.mount(None, b"/", None, _RECURSIVE | _PRIVATE, None):
         raise OSError(ctypes.get_errno(), "unshare")
@@ -274,12 +280,12 @@ def _mount(places):
             raise OSError(ctypes.get_errno(), "mount " + source)
 
 
-def _forbid_new_privileges():
+def _forbid_new_privileges() -> None:
     if _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")
 
 
-def load_filter(program):
+def load_filter(program: bytes) -> None:
     """Forbid new privileges, and install a seccomp filter on this process for good."""
     _forbid_new_privileges()
     if program:
