@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.unit.rewards.test_code_attacks import LEVELS, left_processes, why_not
 
-from trimtab.rewards.sandbox import Limits, Sandbox
+from trimtab.rewards.sandbox import Limits, Sandbox, pool
 from trimtab.rewards.sandbox.start import launcher
 
 LIMITS = Limits(seconds_per_case=2.0, seconds=4.0)
@@ -102,3 +102,13 @@ def f(text):
     found = Sandbox(level, LIMITS).run({"code": code, "cases": [{"fn": "f", "args": [t]} for t in texts]})
     assert [found.replies[case] for case in (0, 1, 3)] == [{"error": "no result"}] * 3
     assert [found.replies[case] for case in (2, 4)] == [{"value": 7}, {"value": 9}]
+
+
+def test_a_reply_without_the_nonce_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gets hold of the pipe does not know it, and of two replies to a case the first one counts."""
+    said = b'forged 0 {"value": 1}\nright 0 {"value": 2}\nright 0 {"value": 3}\nright x {"value": 4}\n'
+    monkeypatch.setattr(pool.secrets, "token_hex", lambda _: "right")
+    monkeypatch.setattr(Sandbox, "_read", lambda *_: said)
+    box = object.__new__(Sandbox)
+    box.limits = LIMITS
+    assert box._exchange(ECHO) == {0: {"value": 2}}
