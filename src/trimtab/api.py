@@ -28,7 +28,7 @@ from trimtab.trainers.grpo import grpo_step
 from trimtab.trainers.ppo import ppo_step
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.shaping import RewardShaping
-from trimtab.trainers.stage import Stage, StepContext, total_steps
+from trimtab.trainers.stage import HasState, Stage, total_steps
 from trimtab.types import Prompt
 
 # Keys of the config argument that are spelled differently in a recipe.
@@ -39,7 +39,7 @@ _KEYS = {
     "batch_size": ("num_prompts",),
 }
 _MODEL_KEYS = ("dtype", "device", "lora")
-_OTHER_KEYS = ("seed", "output", "rewards", *_MODEL_KEYS)
+_OTHER_KEYS = ("seed", "output", "rewards", "guard", "monitor", *_MODEL_KEYS)
 
 
 def load_prompts(path: str) -> list[str]:
@@ -83,26 +83,37 @@ class _Trainer:
         self.num_steps = 0
         facts = describe_sandbox(self.rl.rewards)
         run = RunWriter(self.recipe.paths.run, self.recipe.resolved(), facts=facts)
-        self.stage = Stage("rl", run, TerminalView(0, "rl", samples=0), Guard())
+        guard = Guard(config=self.recipe.monitor)
+        self.stage = Stage("rl", run, TerminalView(0, "rl", samples=0), guard, self.rl.checkpoint_every)
+        self.trained: dict[str, HasState] = {
+            "policy": self.system.policy,
+            "kl_controller": self.kl_controller,
+            "shaping": self.shaping,
+        }
+        if self.system.critic is not None:
+            self.trained["critic"] = self.system.critic
 
     def train_step(self, prompts: Sequence[str]) -> dict[str, float]:
         """Sample, score and update once on ``prompts``; return the stats of R13 and R17.
 
         Raises:
-            DivergedError: several updates in a row were not finite.
+            DivergedError: the guard stopped the run: several updates in a row were not finite, as a rule.
         """
         rl = self.rl.model_copy(update={"num_prompts": len(prompts)})
         stream = PromptStream(_as_prompts(prompts), derive_seed(self.recipe.seed, "step", self.step))
-        at = StepContext(
-            self.step, max(self.num_steps, self.step + 1), self.recipe.seed, self.kl_controller.kl_coef
+        cadence = Cadence(rl=rl, stage=self.stage, seed=self.recipe.seed)
+        # Where nobody has said how many steps there will be, there is always one more to save for.
+        steps = self.num_steps if self.step < self.num_steps else self.step + 2
+        cadence.evaluate_start(self.step, self.system, self.trained)
+        now, at = cadence.begin(
+            self.step, max(self.num_steps, self.step + 1), self.system, self.kl_controller
         )
         run_step = ppo_step if self.algorithm == "ppo" else grpo_step
-        metrics, records = run_step(self.system, stream, rl, self.stage, at, self.shaping)
-        cadence = Cadence(rl=rl, stage=self.stage, seed=self.recipe.seed)
+        metrics, records = run_step(self.system, stream, now, self.stage, at, self.shaping)
         cadence.after_step(self.step, metrics, records)
         cadence.follow_kl(self.kl_controller, self.step, metrics, num_samples=len(records))
         cadence.follow_constraints(self.shaping, self.step)
-        cadence.evaluate_and_save(self.step, at.num_steps, self.system, {})
+        cadence.evaluate_and_save(self.step, steps, self.system, self.trained)
         self.step += 1
         stats = named_stats(metrics)
         self.monitor.log(stats)
@@ -144,8 +155,9 @@ class GRPOTrainer(_Trainer):
     """GRPO from Python: ``GRPOTrainer(policy_model_path, reward_model_path, config).train(prompts, 1)``.
 
     ``config`` keys: learning_rate, kl_coef, clip_ratio, num_samples_per_prompt, batch_size, max_new_tokens,
-    temperature; also any key of ``[rl]``, ``seed``, ``output``, ``rewards``, ``dtype``, ``device`` and
-    ``lora`` (a table as ``[model.lora]``).
+    temperature; also any key of ``[rl]``, ``seed``, ``output``, ``rewards``, ``dtype``, ``device``, ``lora``
+    (a table as ``[model.lora]``), ``monitor`` (a table as ``[monitor]``) and ``guard``, its first key:
+    ``observe``, ``protect`` (default) or ``heal``.
 
     Raises:
         ConfigError: an unknown key (the nearest one is named) or a value out of range.
@@ -184,6 +196,7 @@ def _recipe(algorithm: str, policy: str, reward_model: str | None, config: Mappi
             "seed": config.get("seed", 42),
             "model": {"path": policy, **{key: config[key] for key in _MODEL_KEYS if key in config}},
             "paths": {"policy": str(output), "run": str(output.with_name(f"{output.name}_run"))},
+            "monitor": {**config.get("monitor", {}), **{k: config[k] for k in ("guard",) if k in config}},
             "rl": {key: value for key, value in rl.items() if value is not None},
         },
         where="config",

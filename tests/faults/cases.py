@@ -17,7 +17,7 @@ from tests.faults.injections import Setup, watched
 from tests.faults.tiny_runs import STEPS, TinyRun
 
 How = Literal["survived", "resumed", "either"]
-STALL = {"stall_seconds": 10.0, "stall_action": "stop"}
+STALL: dict[str, Any] = {"stall_seconds": 10.0, "stall_action": "stop"}
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def stop_and_continue(pid: int) -> None:
     """Suspend a process for longer than a stall is allowed to be."""
     time.sleep(1.5)
     os.kill(pid, signal.SIGSTOP)
-    time.sleep(STALL["stall_seconds"] + 2.0)  # type: ignore[operator]
+    time.sleep(STALL["stall_seconds"] + 2.0)
     os.kill(pid, signal.SIGCONT)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.faults import injections as put
 from tests.faults.cases import STALL, Fault, newest, stop_and_continue
@@ -72,17 +73,17 @@ def _engines() -> Iterator[Fault]:
 
 
 def _stalls() -> Iterator[Fault]:
-    told = {"event": "stall", "monitor": STALL, "codes": (75,)}
+    told: dict[str, Any] = {"event": "stall", "monitor": STALL, "codes": (75,)}
     hangs = put.before_call(NativeEngine, "generate", 4, put.hang)
-    yield Fault("engine hangs", setup=hangs, words="'rollout' is awaited", **told)  # type: ignore[arg-type]
+    yield Fault("engine hangs", setup=hangs, words="'rollout' is awaited", **told)
     for name, point, words in (
         ("update hangs", "mid_backward@5=hang", "'update' is awaited"),
         ("checkpoint hangs", "checkpoint_after_tensors@2=hang", "'checkpoint' is awaited"),
         ("hang between the phases", "after_reference@3=hang", "'between the phases' is awaited"),
     ):
-        yield Fault(name, point=point, words=words, **told)  # type: ignore[arg-type]
+        yield Fault(name, point=point, words=words, **told)
     hangs = put.before_call(NativeEngine, "generate", 5, put.hang)
-    yield Fault("evaluation hangs", setup=hangs, words="'evaluation' is awaited", **told)  # type: ignore[arg-type]
+    yield Fault("evaluation hangs", setup=hangs, words="'evaluation' is awaited", **told)
     locked = put.before_call(NativeEngine, "generate", 4, put.hang_with_the_lock)
     monitor = {**STALL, "stall_factor": 1.0}
     yield Fault("engine hangs with Python's lock", setup=locked, monitor=monitor, codes=(1, 75))
@@ -117,14 +118,14 @@ def _machines() -> Iterator[Fault]:
         jump = put.clock_jump(3600.0 * hours)
         yield Fault(f"clock jumps by {hours:+d} h", "survived", setup=jump, monitor=STALL, is_timed=False)
     yield Fault("tracker gone", "survived", setup=put.broken_tracker)
-    oom = {"event": "out_of_memory", "words": "max_tokens", "is_exact": False}
-    yield Fault("out of memory in a micro-batch", "survived", "mid_backward@5=oom", **oom)  # type: ignore[arg-type]
+    oom: dict[str, Any] = {"event": "out_of_memory", "words": "max_tokens", "is_exact": False}
+    yield Fault("out of memory in a micro-batch", "survived", "mid_backward@5=oom", **oom)
     for name, act in (
         ("out of memory: CPU allocator", put.cpu_allocator_fails),
         ("out of memory: Python", put.python_memory),
     ):
         setup = put.before_call(put.PolicyPass, "backward", 5, act)
-        yield Fault(name, "survived", setup=setup, **oom)  # type: ignore[arg-type]
+        yield Fault(name, "survived", setup=setup, **oom)
 
 
 def _damages() -> Iterator[Fault]:

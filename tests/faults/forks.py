@@ -9,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import os
 import signal
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.faults.forked import fork, wait
 from tests.unit.pipeline.tiny_recipe import tiny_tree
 
 from trimtab.models.checkpoint import load_checkpoint
@@ -46,45 +44,6 @@ for _name in (
 def table_of(kind: str) -> str:
     """The recipe's table of one of the four stages."""
     return "rl" if kind in ("grpo", "ppo") else kind
-
-
-def fork(body: Callable[[], int], log: Path) -> int:
-    """Start ``body`` in a child whose output goes to ``log``; return its process id."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 70
-    try:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        code = body()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BaseException as error:
-        os.write(2, f"{type(error).__name__}: {error}\n".encode())
-    finally:
-        os._exit(code)
-
-
-def wait(pid: int, seconds: float = 120.0) -> int:
-    """The exit code of a child, −n where signal n ended it.
-
-    Raises:
-        TimeoutError: it did not end; it was killed.
-    """
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    raise TimeoutError(f"a child ran longer than {seconds} seconds")
 
 
 def write_recipe(root: Path, kind: str, **keys: Any) -> Path:

@@ -144,7 +144,8 @@ class Scripted:
     """Stands for the child processes: exit codes in order, and what each child leaves."""
 
     def __init__(self, root: Path, *script: tuple[int, int]) -> None:
-        self.root, self.script, self.commands = root, list(script), []  # type: ignore[var-annotated]
+        self.root, self.script = root, list(script)
+        self.commands: list[list[str]] = []
 
     def __call__(self, child: Child, words: list[str]) -> int:
         self.commands.append(list(words))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tests.faults.forked import Ended, run_forked
 from tests.unit.trainers.systems import tiny_directory
 
-from trimtab.runs import metrics_table, read_events
+from trimtab.runs import EventKind, metrics_table, read_events
 from trimtab.runs.reader import read_rollouts
 
 STEPS = 6
@@ -110,9 +110,9 @@ class TinyRun:
         """The numbers of the policy that it left."""
         return load_file(self.output / "policy" / "model.safetensors")
 
-    def events(self, kind: str) -> list[Any]:
+    def events(self, kind: EventKind) -> list[Any]:
         """The events of one kind."""
-        return read_events(self.run, kind) if (self.run / "events.jsonl").exists() else []  # type: ignore[arg-type]
+        return read_events(self.run, kind) if (self.run / "events.jsonl").exists() else []
 
     def steps_done(self) -> list[float]:
         """The steps in the record."""

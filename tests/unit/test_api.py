@@ -18,7 +18,7 @@ import trimtab
 from trimtab.errors import ConfigError, DivergedError
 from trimtab.models.load import load_sequence_classifier
 from trimtab.models.save import save_model
-from trimtab.runs import metrics_table, read_rollouts
+from trimtab.runs import metrics_table, read_events, read_rollouts
 
 NAMES = """rlhf_objective ppo_loss grpo_loss AdaptiveKLController RLMonitor SalesVerifiableReward load_prompts
 load_reward_model GRPOTrainer PPOTrainer"""
@@ -193,3 +193,35 @@ def test_load_prompts_and_reward_model(reward_model: str, tmp_path: Path) -> Non
     assert isinstance(first, float)
     assert first != second
     assert model.get_reward("hello") == first
+
+
+@pytest.mark.parametrize(("name", "is_stepwise"), [("GRPOTrainer", False), ("PPOTrainer", True)])
+def test_the_trainers_can_heal(name: str, is_stepwise: bool, policy: str, tmp_path: Path) -> None:
+    """R30, R14: with `guard="heal"` a step has what the guard has moved, and goes back to what is saved."""
+    rules = {"kl_too_high": ["cut_lr"], "truncation": ["rollback"]}
+    heal = {"policy": rules, "cooldown": 1, "max_rollbacks": 1}
+    thresholds = {"truncated": 0.0}
+    monitor = {"max_kl": 1e-9, "window": 2, "min_entropy": 0.0, "heal": heal, "thresholds": thresholds}
+    keys = {"rewards": [VARIED], "guard": "heal", "monitor": monitor, "learning_rate": 1e-2}
+    trainer = getattr(trimtab, name)(policy, None, small(tmp_path, **keys))
+    before = weights(trainer.system.policy)
+    if is_stepwise:
+        for _ in range(6):
+            trainer.train_step(PROMPTS[:2])
+    else:
+        trainer.train(PROMPTS[:4], num_epochs=3)
+    actions = [(event.step, event.data["action"]) for event in read_events(tmp_path / "out_run", "action")]
+    assert "rollback" in [action for _, action in actions]
+    cut = next(step for step, action in actions if action == "cut_lr")
+    rates = metrics_table(tmp_path / "out_run", "rl")["train/learning_rate"]
+    assert rates[cut + 1] == pytest.approx(0.3 * (rates[cut] or 0.0))
+    assert not same_weights(before, weights(trainer.system.policy))
+
+
+def test_guard_is_a_key_of_the_config(policy: str, tmp_path: Path) -> None:
+    """R30: protect by default; a mode that does not exist is refused."""
+    config = small(tmp_path, rewards=[VARIED])
+    assert trimtab.GRPOTrainer(policy, None, config).stage.guard.mode == "protect"
+    assert trimtab.GRPOTrainer(policy, None, {**config, "guard": "observe"}).stage.guard.mode == "observe"
+    with pytest.raises(ConfigError, match="guard"):
+        trimtab.GRPOTrainer(policy, None, {**config, "guard": "bold"})

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from trimtab.config import MonitorConfig, Remedy
+from trimtab.monitor.cases import Case, Hold, Trend, trend_of
 from trimtab.monitor.controls import KNOBS, Controls, Knob
 from trimtab.monitor.policy import BRAKES, EVALUATED, KNOB_OF, LEVELS, STILL_PAID, policy_of
 from trimtab.monitor.policy import is_severe as is_severe_alarm
 from trimtab.monitor.signals import Alarm
 from trimtab.monitor.snapshots import Snapshots
 
-Trend = Literal["better", "steady", "worse"]
-BETTER = 0.8  # an excess that has shrunk to this is on its way back
 MAX_PATIENCE = 8  # a setting that relapses is held longer, up to so many times
 
 
@@ -38,41 +37,6 @@ class Action:
     knob: Knob | None = None
     notches: tuple[int, int] = (0, 0)
     checkpoint: int | None = None
-
-
-@dataclass
-class _Case:
-    """What is known of one kind of alarm: steps, actions against it in the run, the remedy that is next,
-    and how far beyond its limit the figure was when the alarm was raised last."""
-
-    last_alarm: int
-    last_action: int | None = None
-    actions: int = 0
-    position: int = 0
-    excess: float | None = None
-
-
-def _trend(case: _Case, alarm: Alarm) -> Trend:
-    """Where the figure has gone since its last alarm; by its ``recent`` values, where the alarm has them."""
-    value = alarm.evidence.get("recent", alarm.value)
-    excess = value - alarm.threshold if alarm.value > alarm.threshold else alarm.threshold - value
-    before, case.excess = case.excess, max(0.0, excess) if math.isfinite(excess) else None
-    if before is None or case.excess is None:
-        return "worse"
-    if case.excess <= BETTER * before:
-        return "better"
-    return "worse" if BETTER * case.excess > before else "steady"
-
-
-@dataclass
-class _Hold:
-    """Why a knob is away from the recipe, since when, how long it is held, and the notches that are kept."""
-
-    kinds: list[str] = field(default_factory=list)
-    pushed: int | None = None
-    relaxed: int | None = None
-    patience: int = 1
-    floor: int = 0
 
 
 class Healer:
@@ -97,8 +61,8 @@ class Healer:
         self._seen: list[Alarm] = []
         self._standing: list[Alarm] = []  # severe ones of the last step that were raised before
         self._crash = ""  # why updates can no longer be made; empty while they can
-        self._cases: dict[str, _Case] = {}
-        self._holds: dict[Knob, _Hold] = {knob: _Hold() for knob in KNOBS}
+        self._cases: dict[str, Case] = {}
+        self._holds: dict[Knob, Hold] = {knob: Hold() for knob in KNOBS}
 
     @property
     def is_spent(self) -> bool:
@@ -135,12 +99,12 @@ class Healer:
         alarms += self._still_severe(alarms, step)
         reason, self._crash = self._crash, ""
         for alarm in alarms:
-            self._cases.setdefault(alarm.kind, _Case(step)).last_alarm = step
+            self._cases.setdefault(alarm.kind, Case(step)).last_alarm = step
         if alarms or reason:
             self.snapshots.alarm(step)
         self.snapshots.confirm(step + 1)
         if reason:
-            self._cases.setdefault("non_finite", _Case(step)).last_alarm = step
+            self._cases.setdefault("non_finite", Case(step)).last_alarm = step
             if done := self._roll_back("non_finite", reason, step):
                 return done
         found: list[Action] = []
@@ -163,7 +127,7 @@ class Healer:
 
     def _treat(self, alarm: Alarm, step: int) -> list[Action]:
         case, remedies = self._cases[alarm.kind], self.policy[alarm.kind]
-        trend = _trend(case, alarm)
+        trend = trend_of(case, alarm)
         is_cooling = case.last_action is not None and step - case.last_action < self.config.cooldown
         if is_cooling or trend == "better":
             return []  # what was done works: more of it would throw away what was learnt
@@ -290,5 +254,5 @@ class Healer:
         self.controls.load_state(state["controls"])
         self.snapshots.load_state(state["snapshots"])
         self.num_actions, self.num_rollbacks = int(state["num_actions"]), int(state["num_rollbacks"])
-        self._cases = {kind: _Case(**case) for kind, case in state["cases"].items()}
-        self._holds = {knob: _Hold(**state["holds"][knob]) for knob in KNOBS}
+        self._cases = {kind: Case(**case) for kind, case in state["cases"].items()}
+        self._holds = {knob: Hold(**state["holds"][knob]) for knob in KNOBS}

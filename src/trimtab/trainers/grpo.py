@@ -37,7 +37,7 @@ from trimtab.trainers.measure import rollout_metrics, rollout_records, speed_met
 from trimtab.trainers.objectives import PolicyObjective
 from trimtab.trainers.seeds import derive_seed, generator
 from trimtab.trainers.shaping import RewardShaping
-from trimtab.trainers.stage import Phases, Stage, StepContext, mean_metrics, total_steps
+from trimtab.trainers.stage import HasState, Phases, Stage, StepContext, mean_metrics, total_steps
 from trimtab.trainers.update import StepSettings, guarded_update
 from trimtab.types import Prompt
 
@@ -53,7 +53,12 @@ def train_grpo(
     kl_controller = build_kl_controller(rl.kl)
     steps = total_steps(len(stream), rl.num_prompts, rl.epochs, rl.steps)
     shaping = RewardShaping(rl, system.reward)
-    trained = {"policy": system.policy, "stream": stream, "kl_controller": kl_controller, "shaping": shaping}
+    trained: dict[str, HasState] = {
+        "policy": system.policy,
+        "stream": stream,
+        "kl_controller": kl_controller,
+        "shaping": shaping,
+    }
     first = restore_rl(stage, system, trained)
     cadence.evaluate_start(first, system, trained)
     for step in range(first, steps):

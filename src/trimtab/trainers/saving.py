@@ -81,9 +81,9 @@ def restore_stage(stage: Stage) -> dict[str, Any] | None:
     choose_tokens_as(state["max_tokens"])
     stage.guard.load_state(state["guard"])
     stage.run.rewind(stage.name, step)
-    for bad, error in damaged:
+    for bad, problem in damaged:
         _set_aside(bad)
-        _warn(stage, step, f"{error} Going on from {path.name}.")
+        _warn(stage, step, f"{problem} Going on from {path.name}.")
     recorded = read_events(stage.run.directory.root, "checkpoint", stage.name)
     if step not in [event.step for event in recorded]:
         stage.run.event(stage.name, "checkpoint", step, {"path": str(path)})  # killed before it was recorded

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from trimtab.trainers.update import StepSettings, guarded_update
 from trimtab.types import TrainBatch
 
 
-def train_sft(config: SFTConfig, learner: LocalLearner, tokenizer: object, stage: Stage, seed: int) -> None:
+def train_sft(config: SFTConfig, learner: LocalLearner, tokenizer: Any, stage: Stage, seed: int) -> None:
     """Train ``learner`` on the pairs of ``config.data``; every step is recorded in ``stage``.
 
     Raises:
@@ -71,7 +72,7 @@ def train_sft(config: SFTConfig, learner: LocalLearner, tokenizer: object, stage
         stage.checkpoint_if_due(step + 1, steps, {"stream": stream.state(), "learner": learner.state()})
 
 
-def encode_pairs(config: SFTConfig, tokenizer: object, stage: Stage) -> list[EncodedPair]:
+def encode_pairs(config: SFTConfig, tokenizer: Any, stage: Stage) -> list[EncodedPair]:
     """Encode the rows of ``config.data``; rows over ``config.max_length`` are left out and said."""
     rows = load_pairs(config.data)
     encoded = [

@@ -46,6 +46,15 @@ def test_kl_drift_needs_a_rise_without_reward() -> None:
     assert detectors.kl_drift(jump, [0.5] * 20 + [0.6] * 20) is None
 
 
+def test_a_reward_that_rises_slowly_is_no_drift() -> None:
+    """R14: a gain of 1.5 times the noise over four windows, as in a healthy run; half the noise is none."""
+    rising, noise = [0.01 * step for step in range(40)], 1.4826 / math.sqrt(2) * 0.02
+    for share, is_alarm in ((1.5, False), (0.5, True)):
+        trend = [share * noise * step / 30 for step in range(40)]  # between the medians lie 30 steps
+        rewards = [0.5 + gain + 0.02 * (step % 2) for step, gain in enumerate(trend)]
+        assert (detectors.kl_drift(rising, rewards) is not None) == is_alarm
+
+
 def test_engine_mismatch_by_the_median_of_three() -> None:
     """Trap 17: sampler and learner agree at the same weights, but for rounding; either sign counts."""
     assert detectors.engine_mismatch([0.01] * 3) is None
