@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -95,7 +96,7 @@ def test_state_goes_round(dtype: torch.dtype, rows: TrainBatch) -> None:
         first.forward_backward(rows, objective)
         first.optimizer_step(1e-5)
     state = first.state()
-    second.load_state({group: {k: v.clone() for k, v in state[group].items()} for group in state})
+    second.load_state(copy.deepcopy(state))
     for learner in (first, second):
         learner.forward_backward(rows, objective)
         learner.optimizer_step(1e-5)
