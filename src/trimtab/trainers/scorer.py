@@ -102,7 +102,7 @@ def in_microbatches(
     room: Room,
     clear: Callable[[], None] = lambda: None,
 ) -> list[Found]:
-    """What ``step`` returns for each micro-batch of ``rows``, in order: at most ``size``, and within ``room``.
+    """What ``step`` returns for each micro-batch of ``rows``, in order: at most ``size``, within ``room``.
 
     A micro-batch counts as its longest row times its rows, since rows are padded. When memory runs out, all
     of it starts again with smaller ones after ``clear``.
