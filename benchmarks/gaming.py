@@ -1,7 +1,7 @@
 """A reward that can be gamed, and one that cannot: who notices?
 
     python benchmarks/gaming.py --reward sales --expect gamed
-    python benchmarks/gaming.py --reward benchmarks/robust_sales.py:robust --expect sound
+    python benchmarks/gaming.py --reward sales_hardened --expect sound
 
 A short SFT on the sales data, then GRPO on the one reward with nothing to hold it: no KL, a high learning
 rate. The judge of the sales task scores the hidden answers and is trained on by nothing. The alarm

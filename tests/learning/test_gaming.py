@@ -14,9 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    ("reward", "expected"), [("sales", "gamed"), ("benchmarks/robust_sales.py:robust", "sound")]
-)
+@pytest.mark.parametrize(("reward", "expected"), [("sales", "gamed"), ("sales_hardened", "sound")])
 def test_who_notices(reward: str, expected: str, tmp_path: Path) -> None:
     """R20, R21 (must show): `quality_gap` fires and the audit fails for the plain sales reward only."""
     script, figures = "benchmarks/gaming.py", tmp_path / "figures.json"
