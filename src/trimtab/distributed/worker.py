@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -208,7 +209,7 @@ def exact_kl(policy: nn.Module, reference: nn.Module, batch: TrainBatch, setting
                     lambda plan: plan.scatter(
                         _kl([packed_logits(m, plan) for m in models], settings.temperature)
                     ),
-                    lambda micro=micro: _padded_kl(models, micro, settings.temperature),  # type: ignore[misc]
+                    partial(_padded_kl, models, micro, settings.temperature),
                 )
                 out[index, : values.shape[1]] = values.cpu()
         return out

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from trimtab.errors import CheckpointError
 from trimtab.runs.faults import reach
+from trimtab.runs.files import sync
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _FILES = (_TENSORS, _STATE, _MANIFEST)
@@ -132,7 +133,7 @@ def _write(folder: Path, name: str, state: Mapping[str, Any]) -> None:
     (folder / _MANIFEST).write_text(_manifest_text(name, digests), encoding="utf-8")
     reach("checkpoint_after_manifest")
     for file in (*(folder / one for one in _FILES), folder):
-        _sync(file)
+        sync(file)
 
 
 def _put(temporary: Path, target: Path) -> None:
@@ -145,7 +146,7 @@ def _put(temporary: Path, target: Path) -> None:
         reach("checkpoint_between_renames")
     os.replace(temporary, target)
     reach("checkpoint_after_rename")
-    _sync(target.parent)
+    sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -235,11 +236,3 @@ def seed_everything(seed: int) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -28,8 +28,10 @@ def packed_linear(module: nn.Linear, rows: int, *, is_wide: bool = False) -> Lin
     The weight is copied when the map is first used; the copy lives as long as the returned function, and does
     not follow the module's.
     """
-    weight = module.weight
+    weight, bias = module.weight, module.bias
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
+        return None
+    if bias is not None and bias.dtype != weight.dtype:
         return None
     if (library := _kernel()) is not None and _fits(weight):
         multiply, pack = partial(_linear, library, is_wide), partial(_pack, library)
@@ -43,21 +45,25 @@ def packed_linear(module: nn.Linear, rows: int, *, is_wide: bool = False) -> Lin
         nonlocal packed
         if packed is None:
             packed = pack(weight.detach())
-        output = multiply(packed, module.bias, x.reshape(-1, x.shape[-1]))
+        output = multiply(packed, bias, x.reshape(-1, x.shape[-1]))
         return output.view(*x.shape[:-1], module.out_features)
 
     return forward
 
 
 def packed_gate(gate: nn.Module, up: nn.Module) -> Linear | None:
-    """``silu(gate(x)) · up(x)`` in one pass over ``x``, or None where the kernel cannot."""
+    """``silu(gate(x)) · up(x)`` in one pass over ``x``, or None where the kernel cannot.
+
+    The weights are copied as in ``packed_linear``.
+    """
     library = _kernel()
     if library is None or not (_is_plain(gate) and _is_plain(up)) or gate.weight.shape != up.weight.shape:
         return None
-    packed = [_pack(library, module.weight.detach()) for module in (gate, up)]
-    width = len(gate.weight)
+    width, packed = len(gate.weight), list[Tensor]()
 
     def forward(x: Tensor) -> Tensor:
+        if not packed:
+            packed.extend(_pack(library, module.weight.detach()) for module in (gate, up))
         rows = x.reshape(-1, x.shape[-1]).to(packed[0].dtype).contiguous()
         output = rows.new_empty(*x.shape[:-1], width)
         pointers = (tensor.data_ptr() for tensor in (rows, *packed, output))

@@ -16,6 +16,7 @@ from trimtab.errors import ModelError
 from trimtab.models.lora import ADAPTER_FOLDER, has_adapter, merged_state, save_adapter
 from trimtab.models.quiet import quiet
 from trimtab.runs.faults import reach
+from trimtab.runs.files import sync
 
 
 def save_model(
@@ -83,28 +84,20 @@ def sweep_models(directory: str | os.PathLike[str]) -> None:
 
 def _flush(folder: Path) -> None:
     for file in (folder, *folder.rglob("*")):
-        _sync(file)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(file)
 
 
 def _replace(new: Path, target: Path) -> None:
     if not target.exists():
         new.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
         reach("after_model_rename")
         return
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent)) / "model"
     target.rename(old)
     reach("between_model_renames")
     new.rename(target)
-    _sync(target.parent)
+    sync(target.parent)
     reach("after_model_rename")
     _bring_back(old, target)
     shutil.rmtree(old.parent)

@@ -24,8 +24,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def sync_directory(path: Path) -> None:
-    """Bring the names in a directory to the disk: a renamed file may be lost without it."""
+def sync(path: Path) -> None:
+    """Bring a file to the disk, or the names in a directory: a renamed file may be lost without it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

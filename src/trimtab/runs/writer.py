@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Self
 
 from trimtab.errors import DataError
 from trimtab.runs.events import EVENT_KINDS, Event, EventKind, to_plain
-from trimtab.runs.files import read_json, sync_directory, write_bytes, write_json
+from trimtab.runs.files import read_json, sync, write_bytes, write_json
 from trimtab.runs.layout import RunDirectory
 from trimtab.runs.lock import RunLock, take_lock
 from trimtab.runs.manifest import build_manifest
@@ -139,7 +139,7 @@ class RunWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         for folder in (self.directory.root, *(path for path in self.directory.rollouts.glob("*/"))):
-            sync_directory(folder)
+            sync(folder)
 
     def close(self) -> None:
         """Sync the events and close the sinks. Closing twice does nothing."""

@@ -107,6 +107,9 @@ def test_what_does_not_fit_goes_another_way() -> None:
     assert packed_gate(_map(34, 48, bias=True), plain) is None
     assert packed_gate(plain, _map(34, 64)) is None
     assert packed_linear(nn.Linear(34, 48), 8) is None
+    mixed = _map(34, 48, bias=True)
+    mixed.bias.data = mixed.bias.data.float()
+    assert packed_linear(mixed, 8) is None
     hooked = _map(34, 48)
     hooked.register_forward_hook(lambda *_: None)
     assert packed_gate(hooked, plain) is None
