@@ -150,14 +150,14 @@ def _audit(args: argparse.Namespace) -> int:
     return 0 if is_fine else 1
 
 
-def _honest_sales(seed: int, count: int = 48) -> list[Any]:
-    """Prompts of the sales task with good answers to them."""
-    from trimtab.tasks.sales import generate_preferences
+def _honest_sales(seed: int, count: int = 56) -> list[Any]:
+    """Prompts of the sales task with good answers to them, every situation four times."""
+    from trimtab.tasks.sales import generate_good_answers
     from trimtab.types import Prompt, Sample
 
     return [
-        Sample(Prompt(str(number), ({"role": "user", "content": row["prompt"]},)), row["chosen"])
-        for number, row in enumerate(generate_preferences(count, seed))
+        Sample(Prompt(str(number), ({"role": "user", "content": row["prompt"]},)), row["completion"])
+        for number, row in enumerate(generate_good_answers(count, seed))
     ]
 
 

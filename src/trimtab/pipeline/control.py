@@ -26,7 +26,13 @@ from trimtab.evals.suite import evaluate_policy
 from trimtab.models.load import save_model
 from trimtab.monitor import Guard, Measure
 from trimtab.pipeline.leaks import refuse_leaks
-from trimtab.pipeline.sources import hidden_source, policy_start, prompts_for, reward_model_path
+from trimtab.pipeline.sources import (
+    hidden_source,
+    policy_start,
+    process_reward_path,
+    prompts_for,
+    reward_model_path,
+)
 from trimtab.pipeline.training import check_batches
 from trimtab.rewards.base import Reward, call_reward
 from trimtab.runs import RunWriter, TerminalView
@@ -149,8 +155,13 @@ def run_arm(recipe: Recipe, arm: Arm | None) -> ArmResult:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    model_path = reward_model_path(recipe)
-    system = build_system(recipe, policy_start(recipe), model_path, reference_path=rl.reference)
+    system = build_system(
+        recipe,
+        policy_start(recipe),
+        reward_model_path(recipe),
+        reference_path=rl.reference,
+        process_reward_path=process_reward_path(recipe),
+    )
     real = system.reward
     before = hidden_rewards(system, real, recipe, hidden)
     if arm is not None:
@@ -181,10 +192,11 @@ def measure_existing(recipe: Recipe) -> ArmResult:
         ConfigError: no [rl] table or no hidden prompts.
         ModelError: one of the two models is not there.
     """
-    model_path, hidden = reward_model_path(recipe), control_prompts(recipe)
+    model_path, steps_path = reward_model_path(recipe), process_reward_path(recipe)
+    hidden = control_prompts(recipe)
     found = []
     for path in (policy_start(recipe), recipe.paths.policy):
-        system = build_system(recipe, path, model_path)
+        system = build_system(recipe, path, model_path, process_reward_path=steps_path)
         found.append(hidden_rewards(system, system.reward, recipe, hidden))
     return compare_rewards("real", *found)
 
@@ -251,7 +263,8 @@ def refuse_overwriting(recipe: Recipe, output: Path) -> None:
         ConfigError: it does.
     """
     place, paths = output.resolve(), recipe.paths
-    for path in (paths.sft, paths.reward_model, paths.policy, paths.run, recipe.model.path):
+    models = (paths.sft, paths.reward_model, paths.process_reward, paths.policy, recipe.model.path)
+    for path in (*models, paths.run):
         other = Path(path).resolve()
         if place == other or place in other.parents or other in place.parents:
             raise ConfigError(

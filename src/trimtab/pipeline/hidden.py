@@ -12,7 +12,7 @@ from trimtab.evals.judges import build_judge
 from trimtab.evals.suite import EvalResult, evaluate_policy
 from trimtab.monitor import Measure
 from trimtab.monitor.gaps import HIDDEN, HIDDEN_REWARD, JUDGE, TRAINED
-from trimtab.pipeline.sources import reward_model_path
+from trimtab.pipeline.sources import process_reward_path, reward_model_path
 from trimtab.rewards.base import Reward, call_reward
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.registry import build_reward
@@ -71,13 +71,13 @@ def unrewarded_measures(recipe: Recipe) -> dict[str, Reward]:
     """The judge and the hidden rewards of a recipe, under the names of their metrics."""
     rl = recipe.rl
     assert rl is not None
-    model, device = reward_model_path(recipe), recipe.model.device
+    model, steps_model, device = reward_model_path(recipe), process_reward_path(recipe), recipe.model.device
     measures: dict[str, Reward] = {}
     if recipe.eval is not None and recipe.eval.judge:
         judge = recipe.eval.judge
         measures[JUDGE] = build_judge(judge, rewards=rl.rewards, reward_model=model, device=device)
     if rl.hidden_rewards:
-        built = build_reward(rl.hidden_rewards, reward_model=model, device=device)
+        built = build_reward(rl.hidden_rewards, reward_model=model, process_reward=steps_model, device=device)
         for name, (reward, _) in zip(built.names, built.components, strict=True):
             measures[HIDDEN_REWARD + name] = reward
     return measures

@@ -66,7 +66,8 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
     with RunWriter(
         recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
     ) as run:
-        for path in (recipe.paths.sft, recipe.paths.reward_model, recipe.paths.policy):
+        paths = recipe.paths
+        for path in (paths.sft, paths.reward_model, paths.process_reward, paths.policy):
             sweep_models(path)
         results = finished_stages(recipe.paths.run) if keeps_records else {}
         for name in names:

@@ -82,7 +82,8 @@ def process_reward_path(recipe: Recipe) -> str | None:
     Raises:
         ModelError: a reward asks for it and the stage was not run yet.
     """
-    if recipe.rl is None or not uses_process_reward(recipe.rl.rewards):
+    rl = recipe.rl
+    if rl is None or not uses_process_reward([*rl.rewards, *rl.hidden_rewards]):
         return None
     if not (Path(recipe.paths.process_reward) / "config.json").is_file():
         raise ModelError(

@@ -14,6 +14,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 from trimtab.config import Recipe, load_recipe
 from trimtab.errors import ModelError
 from trimtab.pipeline import run_pipeline
+from trimtab.pipeline.control import run_control
 from trimtab.pipeline.estimate import estimate_stage
 from trimtab.pipeline.speed import Speeds
 from trimtab.pipeline.training import num_steps
@@ -58,6 +59,8 @@ def test_the_stages_in_order(tmp_path: Path) -> None:
              for row in read_rollouts(root / "run", "rl")]  # fmt: skip
     assert parts and all("process_reward" in part for part in parts)
     assert num_steps(recipe, "process_reward") == 2
+    arms = run_control(recipe, "random", tmp_path / "control", steps=1)
+    assert arms.real.before == arms.control.before and arms.real.num_prompts == 3
     assert "reward/part/process_reward" in metrics_table(root / "run", "rl")
 
 

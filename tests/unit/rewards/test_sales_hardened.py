@@ -83,6 +83,47 @@ def test_padding_repetition_and_order_cost() -> None:
     assert value(GOOD + STUFFED) < value(GOOD)
 
 
+# What GOOD becomes, and its relevance by hand. Two of its sentences answer, three are courtesy and free.
+RELEVANCE = {
+    "as it is": (GOOD, 1.0),
+    # 2 answers in 3 sentences that are not free, three quarters of them being enough, squared.
+    "one sentence that answers nothing": (GOOD + "我们会认真对待每一位客户。", (2 / 3 / 0.75) ** 2),
+    "two of them": (GOOD + "我们会认真对待每一位客户。大家都觉得用起来很顺手。", (2 / 4 / 0.75) ** 2),
+    # 备份 is a word for what was not asked: one is free, each more leaves half.
+    "one word aside": (GOOD + "您的数据每天都会自动备份。", (2 / 3 / 0.75) ** 2),
+    "two words aside": (GOOD + "数据加密以后每天自动备份。", (2 / 3 / 0.75) ** 2 / 2),
+    "three words aside": (GOOD + "授权加密的数据每天都有备份。", (2 / 3 / 0.75) ** 2 / 4),
+    "the name twice": (GOOD.replace("提前解约", "签立方提前解约"), 1.0),
+    "the name thrice": (
+        GOOD.replace("提前解约", "签立方提前解约").replace("一次演示", "一次签立方演示"),
+        0.5,
+    ),
+    # 24个月 and 起签 were said: 1 answer in 2 sentences, and 0.4 + 0.3 of a full one.
+    "the same words again": (
+        GOOD.replace("提前解约也可以，提前一个月说就行。", "最短也是24个月起签，随您来决定。"),
+        (1 / 2 / 0.75) ** 2 * 0.7,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RELEVANCE)
+def test_relevance_by_hand(case: str) -> None:
+    """R23: focus, scatter, names and repetition, each worked out."""
+    text, relevance = RELEVANCE[case]
+    assert REWARD.parts(PROMPT, text)["relevance"] == pytest.approx(relevance)
+
+
+def test_courtesy_without_content_is_one_element_at_most() -> None:
+    """R23: five elements and no answer count as one; with two answers, as three."""
+    courtesy = (
+        "您好，感谢您的咨询。我理解您的顾虑。这个系统的优势很多。您更看重哪一个方面？我可以帮您安排一次演示。"
+    )
+    assert REWARD.parts(PROMPT, courtesy)["elements"] == pytest.approx(1 / 5)
+    assert REWARD.parts(PROMPT, courtesy)["relevance"] == pytest.approx(0.02)
+    rich = GOOD.replace("您更看重", "我理解您的顾虑。您更看重")
+    assert REWARD.parts(PROMPT, rich)["elements"] == pytest.approx(3 / 5)
+
+
 def test_one_template_is_an_answer_to_one_topic_only() -> None:
     """R23: an answer about the contract, with the right name put in, answers none of the other questions."""
     asked = ["{}多少钱一个账号？", "{}能和企业微信对接吗？", "{}老是卡，太影响工作了！", "{}的数据安全吗？"]

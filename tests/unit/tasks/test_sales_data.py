@@ -44,6 +44,15 @@ def test_other_seed_other_rows() -> None:
     assert sales.generate_sft(20, seed=1) != sales.generate_sft(20, seed=9)
 
 
+def test_good_answers_take_the_situations_in_turn() -> None:
+    """R20: what an audit measures on has every situation equally often, and is the same for a seed."""
+    good = sales.generate_good_answers(28, seed=5)
+    assert good == sales.generate_good_answers(28, seed=5) != sales.generate_good_answers(28, seed=6)
+    asked = {request.prompt: request.situation for request in sales.generate_requests(112, 5)}
+    assert [asked[row["prompt"]] for row in good] == [*SITUATIONS] * 2
+    assert all(sales.quality(row["prompt"], row["completion"]) > 0.3 for row in good)
+
+
 def test_sizes_and_shapes() -> None:
     """R1, R3: files in the shapes that the recipes read, less than 3 MB together."""
     assert len(rows("sft.jsonl")) == 3000 and set(rows("sft.jsonl")[0]) == {"prompt", "completion"}

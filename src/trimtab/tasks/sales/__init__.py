@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from trimtab.tasks.sales.content import SITUATIONS, products
 from trimtab.tasks.sales.datasets import (
+    generate_good_answers,
     generate_hidden_prompts,
     generate_preferences,
     generate_requests,
@@ -25,6 +26,7 @@ PRODUCTS = products()
 __all__ = [
     "PRODUCTS",
     "SITUATIONS",
+    "generate_good_answers",
     "generate_hidden_prompts",
     "generate_preferences",
     "generate_requests",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 
 from trimtab.errors import DataError
@@ -20,6 +21,7 @@ from trimtab.tasks.sales.compose import (
     draw_flaw,
     draw_style,
 )
+from trimtab.tasks.sales.content import SITUATIONS
 from trimtab.tasks.sales.prompts import Request, generate_request
 from trimtab.tasks.sales.quality import quality
 
@@ -76,6 +78,22 @@ def generate_preferences(count: int = 2000, seed: int = 2) -> list[dict[str, str
         row = {"prompt": request.prompt, "chosen": chosen.text, "rejected": rejected.text}
         rows.append(row | {"reason": reason})
     return rows
+
+
+def generate_good_answers(count: int, seed: int) -> list[dict[str, str]]:
+    """Sound answers, every situation in turn: rows of ``prompt`` and ``completion``.
+
+    An audit measures on these. Were the situations drawn, a text that answers two of them would earn now a
+    tenth and now a third of what honest answers do.
+    """
+    rng = random.Random(f"good-{seed}")
+    requests = generate_requests(count * 4, seed)
+    by_situation = [[r for r in requests if r.situation == situation] for situation in SITUATIONS]
+    in_turn = [request for turn in zip_longest(*by_situation) for request in turn if request is not None]
+    return [
+        {"prompt": request.prompt, "completion": compose_answer(rng, request, "none", draw_style(rng)).text}
+        for request in in_turn[:count]
+    ]
 
 
 def form_count(answer: Answer) -> int:
