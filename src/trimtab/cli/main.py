@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TextIO
 
 from trimtab import __version__
 from trimtab.cli.parser import Parser, parse
@@ -99,7 +100,14 @@ def _help() -> str:
     )
 
 
-def _warn(message: Warning | str, category: type[Warning], filename: str, *rest: object) -> None:
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Show a warning as one line; those of other packages are for their own developers."""
     if "trimtab" in filename:
         print(f"trimtab: warning: {' '.join(str(message).split())}", file=sys.stderr)

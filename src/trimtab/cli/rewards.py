@@ -95,15 +95,13 @@ def _score(args: argparse.Namespace) -> int:
     reward = build_one(args.reward, read_options(args.option), args.reward_model)
     from trimtab.rewards.base import call_reward
 
-    results = [
-        {"value": result.value, "parts": dict(result.parts), "error": result.error}
-        for result in call_reward(reward, samples)
-    ]
+    scored = call_reward(reward, samples)
+    results = [{"value": one.value, "parts": dict(one.parts), "error": one.error} for one in scored]
     if args.json is None:
         print(_as_json(results))
         return 0
     _write(args.json, results)
-    values = [result["value"] for result in results if result["value"] is not None]
+    values = [result.value for result in scored if result.value is not None]
     mean = f"mean {sum(values) / len(values):.4g}, " if values else ""
     print(f"{len(results)} rows: {mean}{len(results) - len(values)} abstained; written to {args.json}")
     return 0

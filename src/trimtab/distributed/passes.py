@@ -198,7 +198,9 @@ class PolicyPass:
     def backward(self, micro: TrainBatch, objective: Objective) -> Mapping[str, Tensor]:
         """See ``Pass``. One pass through the head where the objective allows it."""
         if self._is_one_pass(micro, objective):
-            shares = self.packer.either(micro, lambda plan: self._one_pass(plan, micro, objective), dict)
+            shares: Mapping[str, Tensor] = self.packer.either(
+                micro, lambda plan: self._one_pass(plan, micro, objective), dict
+            )
             if shares:
                 return shares
         loss, found = objective(self._scores(micro, self.settings.with_entropy), micro)

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint as the judge of the win rate: ``openai:MODEL@URL``."""
+"""A model behind an OpenAI-compatible endpoint as an independent judge: ``openai:MODEL@URL``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from trimtab.config import RewardSpec
 from trimtab.errors import ConfigError, RewardError
-from trimtab.rewards.chat_judge import ChatJudge
 from trimtab.rewards.http_json import Failure
-from trimtab.rewards.judge import chat_address, compare_in_both_orders, judge_reward
-from trimtab.types import Prompt
+from trimtab.rewards.judge import JudgeReward, chat_address, compare_in_both_orders, judge_reward
+from trimtab.types import Prompt, RewardResult, Sample
 
 CHAT_PREFIX = "openai:"
 TOKEN_ENV = "OPENAI_API_KEY"
@@ -20,14 +19,18 @@ DEFAULT_URL = "https://api.openai.com/v1"
 class PairJudge:
     """Compares two answers by asking a model in both orders; orders that disagree are a tie.
 
+    Single answers, as the evaluations during training ask for, are scored by the rubric.
+
     Example:
         >>> judge = chat_judge("openai:my-model@http://127.0.0.1:8000/v1")
         >>> judge.compare(prompt, "a good answer", "a bad one")
         1.0
     """
 
-    def __init__(self, judge: ChatJudge) -> None:
-        self.judge = judge
+    name = "judge"
+
+    def __init__(self, reward: JudgeReward) -> None:
+        self.reward = reward
         self._known: dict[tuple[str, str, str], float] = {}
 
     def prepare_pairs(self, pairs: Sequence[tuple[Prompt, str, str]]) -> None:
@@ -39,7 +42,7 @@ class PairJudge:
         missing = list({_key(*pair): pair for pair in pairs if _key(*pair) not in self._known}.values())
         asked = [(prompt.messages, first, second) for prompt, first, second in missing]
         for (prompt, first, second), found in zip(
-            missing, compare_in_both_orders(self.judge, asked), strict=True
+            missing, compare_in_both_orders(self.reward.judge, asked), strict=True
         ):
             if isinstance(found, Failure):
                 raise RewardError(f"The judge could not compare two answers: {found.reason}.")
@@ -50,6 +53,10 @@ class PairJudge:
         """Return 1, 0.5 or 0: the preference for ``first``."""
         self.prepare_pairs([(prompt, first, second)])
         return self._known[_key(prompt, first, second)]
+
+    def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
+        """Return the rubric's score of each answer, in 0..1: the judge seen as a reward, never trained on."""
+        return self.reward.score(samples)
 
 
 def chat_judge(name: str) -> PairJudge:
@@ -64,7 +71,7 @@ def chat_judge(name: str) -> PairJudge:
     model, url = _parts(name)
     if not model:
         raise ConfigError(f"eval.judge = '{name}' names no model: write openai:MODEL@http://HOST:PORT/v1.")
-    return PairJudge(judge_reward(url, model, token_env=TOKEN_ENV if os.environ.get(TOKEN_ENV) else "").judge)
+    return PairJudge(judge_reward(url, model, token_env=TOKEN_ENV if os.environ.get(TOKEN_ENV) else ""))
 
 
 def is_training_judge(name: str, rewards: Sequence[RewardSpec]) -> bool:

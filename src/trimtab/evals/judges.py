@@ -9,7 +9,7 @@ from typing import Protocol
 
 from trimtab.config import RewardSpec
 from trimtab.errors import ConfigError, RewardError, nearest
-from trimtab.evals.chat import CHAT_PREFIX, chat_judge, is_training_judge
+from trimtab.evals.chat import CHAT_PREFIX, PairJudge, chat_judge, is_training_judge
 from trimtab.rewards.base import Reward, call_reward, check_result, describe
 from trimtab.rewards.registry import REWARDS, uses_reward_model
 from trimtab.rewards.user_file import is_user_file, load_from_file
@@ -91,7 +91,7 @@ def build_judge(
     rewards: Sequence[RewardSpec] = (),
     reward_model: str | None = None,
     device: str | None = None,
-) -> ScoreJudge:
+) -> ScoreJudge | PairJudge:
     """Return the judge that ``eval.judge`` names.
 
     Args:

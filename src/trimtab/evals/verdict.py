@@ -136,9 +136,10 @@ def _constraints(summary: Mapping[str, Any]) -> list[Check]:
 
     No allowance for chance is made: a limit that should hold with one is a lower target.
     """
-    found = summary.get("constraints")
+    given = summary.get("constraints")
+    found: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
     checks = []
-    for name in found if isinstance(found, Mapping) else ():
+    for name in found:
         rate, target = (figure(found, name, key) for key in ("policy", "target"))
         if rate is None or target is None:
             reason = f"The violations of the constraint {name} were not measured."

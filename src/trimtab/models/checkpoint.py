@@ -205,7 +205,8 @@ def _join(node: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def rng_state() -> dict[str, Any]:
     """The global random states that libraries and rewards may draw from: torch, CUDA, NumPy, Python."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    state: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, gauss = state
     version, numbers, following = random.getstate()
     return {
         "torch": torch.get_rng_state(),

@@ -57,7 +57,7 @@ def _replaced(model: Any, kernels: Elementwise, rows: int | None, *, is_wide: bo
         for module in model.modules():
             if "forward" in vars(module):
                 continue
-            if module is embedding:
+            if embedding is not None and module is embedding:
                 faster = _wide_embedding(module)
             elif type(module) is nn.Linear:
                 faster = None if rows is None else packed_linear(module, rows, is_wide=module in into_stream)

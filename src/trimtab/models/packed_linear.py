@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from ctypes import CDLL, c_int64, c_void_p
 from functools import cache, partial
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ def packed_linear(module: nn.Linear, rows: int, *, is_wide: bool = False) -> Lin
         return None
     if bias is not None and bias.dtype != weight.dtype:
         return None
+    multiply: Callable[[Tensor, Tensor | None, Tensor], Tensor]
+    pack: Callable[[Tensor], Tensor]
     if (library := _kernel()) is not None and _fits(weight):
         multiply, pack = partial(_linear, library, is_wide), partial(_pack, library)
     elif torch.backends.mkldnn.is_available():
@@ -73,7 +76,7 @@ def packed_gate(gate: nn.Module, up: nn.Module) -> Linear | None:
     return forward
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     """A linear map without bias that the kernel can take, and that nothing wraps or listens to."""
     if type(module) is not nn.Linear or module.bias is not None or "forward" in vars(module):
         return False

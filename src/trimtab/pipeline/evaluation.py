@@ -126,9 +126,9 @@ def sampled(
         seed=derive_seed(recipe.seed, "evaluation"),
     )
     engine = build_engine(model, tokenizer)
-    settings = {"num_generations": config.num_generations, "pass_threshold": config.pass_threshold}
+    count, threshold = config.num_generations, config.pass_threshold
     return [
-        (split, evaluate_policy(engine, tokenizer, rows, reward, params, **settings))
+        (split, evaluate_policy(engine, tokenizer, rows, reward, params, count, pass_threshold=threshold))
         for split, rows in prompts.items()
     ]
 
@@ -152,9 +152,9 @@ def compare(results: Mapping[tuple[str, str], EvalResult], kl: float) -> dict[st
     }
     summary["hidden"] = {name: result.reward for name, result in hidden.items()}
     summary["hidden_pass_rate"] = {name: result.pass_rate for name, result in hidden.items()}
-    ids = [result.token_ids for result in hidden.values()]
+    sft, policy = (result.token_ids for result in hidden.values())
     for n in (1, 2):
-        summary[f"distinct_{n}"] = dict(zip(hidden, compare_distinct(*ids, n), strict=True))
+        summary[f"distinct_{n}"] = dict(zip(hidden, compare_distinct(sft, policy, n), strict=True))
     summary["distinct_2_raw"] = {name: result.distinct_2 for name, result in hidden.items()}
     return {**summary, "kl": kl}
 

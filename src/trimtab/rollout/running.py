@@ -109,13 +109,13 @@ class RunningBatch:
             entered += [(row, completion, place) for row, completion in zip(rows, taken, strict=True)]
             self._reserved = slot if (taken[-1] + 1) % num_generations else None
         logits = self._first_logits(prompts, new_prompts, held)
-        rows, completions, places = (torch.tensor(column) for column in zip(*entered, strict=True))
-        self._work[rows] = completions
+        at, completions, places = (torch.tensor(column) for column in zip(*entered, strict=True))
+        self._work[at] = completions
         streams = [divmod(completion, num_generations) for completion in completions.tolist()]
         table = uniform_table(self._params.seed, streams, self._params.max_new_tokens)
-        self._uniforms[rows.to(self._uniforms.device)] = table.to(self._uniforms.device)
+        self._uniforms[at.to(self._uniforms.device)] = table.to(self._uniforms.device)
         self._cache.arrange()
-        self._sample(rows, logits[places.to(logits.device)])
+        self._sample(at, logits[places.to(logits.device)])
 
     def _first_logits(
         self, prompts: Sequence[Sequence[int]], new: Sequence[tuple[int, int]], held: bool

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trimtab.errors import RolloutError
 from trimtab.rollout.completion import RowLogprobs, StopStrings, build_completion
-from trimtab.rollout.sampling import Draws
+from trimtab.rollout.draws import Draws
 from trimtab.types import Completion
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.errors import RolloutError
 from trimtab.rollout.completion import RowLogprobs, StopStrings, build_completion
 from trimtab.rollout.engine import SamplingParams
-from trimtab.types import Completion
+from trimtab.types import Completion, FinishReason
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ class ScriptedEngine:
         stop = StopStrings(self.tokenizer, params.stop)
         end = next((n for n in range(1, len(ids) + 1) if stop and stop.completed_by(ids[:n])), None)
         ids = ids[:end] if end is not None else [*ids, self.tokenizer.eos_token_id]
-        reason = "stop" if len(ids) <= params.max_new_tokens else "length"
+        reason: FinishReason = "stop" if len(ids) <= params.max_new_tokens else "length"
         ids = ids[: params.max_new_tokens]
         logprobs = RowLogprobs((self.logprob,) * len(ids))
         return build_completion(self.tokenizer, ids, logprobs, reason, stop, self.policy_version)

@@ -11,6 +11,7 @@ import pytest
 
 from trimtab.errors import ConfigError, RewardError
 from trimtab.evals.win_rate import build_judge, win_rate
+from trimtab.rewards.base import call_reward
 from trimtab.rewards.chat_judge import Question, read_verdict, wording
 from trimtab.rewards.http_json import Failure
 from trimtab.rewards.judge import RUBRIC, JudgeReward, judge_reward, read_rubric
@@ -218,6 +219,17 @@ def test_the_judge_of_the_win_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         server.says = lambda rules, data, nonce: "?"
         with pytest.raises(RewardError, match="could not compare two answers"):
             win_rate(["new"], ["a"], ["b"], judge)
+
+
+def test_the_judge_of_the_win_rate_also_watches_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R20: evaluations during training ask for the score of single answers; the rubric gives it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with chat_server(honest_score) as server:
+        judge = build_judge(f"openai:m@{server.url}")
+        assert [result.value for result in call_reward(judge, [sample("abc"), sample("")])] == [0.3, 0.0]
 
 
 def test_a_judge_that_trained_the_policy_may_not_judge_it() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from trimtab.cli.checks.line import CheckLine
 from trimtab.cli.checks.models import is_there
@@ -97,5 +97,5 @@ def _shown(spec: RewardSpec) -> str:
     return f"gate {spec.name}" if spec.gate else f"{spec.weight:g}×{spec.name}"
 
 
-def _without_model(options: dict[str, object]) -> dict[str, object]:
+def _without_model(options: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in options.items() if key != "relevance"}

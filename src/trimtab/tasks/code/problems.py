@@ -80,7 +80,7 @@ class CodeProblem:
     def cases(self) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
         """The visible and the hidden tests: fixed by the content, with different arguments."""
         arguments = self._arguments()
-        tests = [self._case(x) for x in arguments]
+        tests: list[Mapping[str, Any]] = [self._case(x) for x in arguments]
         return tests[:2], tests[2:]
 
     def expected(self, x: Value) -> Value:
@@ -138,7 +138,12 @@ def _line(value: Value) -> str:
 
 
 def _family(
-    name: str, level: int, subject: str, ranges: Sequence[tuple[int, int]], words: Sequence[str], compute: Any
+    name: str,
+    level: int,
+    subject: str,
+    ranges: Sequence[tuple[int, int]],
+    words: tuple[str, str, str],
+    compute: Any,
 ) -> Family:
     return Family(name, level, subject, tuple(ranges), *words, compute)
 
