@@ -7,7 +7,6 @@ is set, a laptop that sleeps or a process that was stopped (SIGSTOP) is no stall
 from __future__ import annotations
 
 import faulthandler
-import math
 import os
 import statistics
 import sys
@@ -99,6 +98,7 @@ class Watchdog:
         self.stacks.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.stacks.open("ab")
         self._done.clear()
+        self._arm_interpreter()  # here: what takes the lock at once would keep the thread from it
         self._thread = threading.Thread(target=self._watch, name="trimtab-watchdog", daemon=True)
         self._thread.start()
         return self
@@ -144,8 +144,7 @@ class Watchdog:
         return statistics.median(past) if len(past) >= _ENOUGH else None
 
     def _watch(self) -> None:
-        last = time.monotonic()
-        armed = -math.inf
+        last = armed = time.monotonic()
         while not self._done.wait(self.interval):
             now = time.monotonic()
             # Longer than two turns: this process did not run, so nobody can have been late.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -124,6 +126,17 @@ def test_a_disk_that_hangs_does_not_keep_it_from_acting(
     release.set()
     module.faulthandler.cancel_dump_traceback_later()
     assert ended == [75]
+
+
+def test_a_call_that_keeps_the_lock_from_the_start_is_ended(tmp_path: Path) -> None:
+    """R14: Python's lock is taken before the watchdog's thread has looked once; the interpreter ends it."""
+    code = (
+        "import re, sys; from pathlib import Path; from trimtab.monitor.watchdog import Watchdog\n"
+        "with Watchdog(0.5, action='stop', stacks=Path(sys.argv[1])): re.match('(a+)+b', 'a' * 64)"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path / "stacks")], timeout=60, check=False)
+    assert found.returncode == 1
+    assert b"Timeout" in (tmp_path / "stacks").read_bytes()
 
 
 def test_its_thread_ends_and_leaves_nothing(tmp_path: Path) -> None:
