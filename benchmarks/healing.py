@@ -1,11 +1,12 @@
-"""Does healing help? Four bad recipes, one for each failure of R14, with the default guard or one that heals.
+"""Does healing help? Four bad recipes, one for each failure of R14, with a guard that heals or that does not.
 
     python benchmarks/healing.py --json benchmarks/results/healing.json --svg benchmarks/results/healing.svg
 
-A model of 73,584 random weights, one token per byte; a completion is 12 tokens. What is wanted
-(``quality``) is different tokens with even ids: the share of 12. Both arms of a pair have the same recipe,
-the same seeds and the same number of steps; only ``monitor.guard`` differs. What counts is the mean reward on
-hidden prompts after the last step, or where the run was stopped.
+A model of 73,584 random weights, one token per byte; a completion is 12 tokens. What is wanted (``quality``)
+is different tokens with even ids: the share of 12. The arms have the same recipe, the same seeds and the same
+number of steps; only ``monitor.guard`` differs: ``observe``, ``protect``, which only keeps numbers that are
+not finite away from the weights, or ``heal``. What counts is the mean reward on hidden prompts after the last
+step, or where the run was stopped; nothing where the weights that are left cannot be sampled from.
 
     kl_explosion      a learning rate 100 times too high, no KL penalty
     reward_hacking    the reward pays for even ids, also for the same one again and again; no KL penalty;
@@ -72,6 +73,9 @@ def overflow_beyond_half(system: System) -> None:
         layer.mlp.register_forward_hook(overflow)
 
 
+GUARDS = ("observe", "protect", "heal")
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A bad recipe: what it trains on, what is wanted, and what is wrong with it."""
@@ -120,8 +124,12 @@ def run_arm(scenario: Scenario, guard: str, seed: int, steps: int, root: Path) -
             train_grpo(system, PromptStream(prompts(64), seed=seed), rl, stage, cadence)
         except DivergedError as problem:
             error = str(problem)
+    try:
+        reward = final_reward(system, rl, scenario, seed)
+    except DivergedError as problem:
+        reward, error = None, str(problem)
     return {
-        "hidden_reward": final_reward(system, rl, scenario, seed),
+        "hidden_reward": reward,
         "stopped": error,
         "seconds": round(time.perf_counter() - start, 1),
         **record_of(root),
@@ -180,11 +188,13 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(
         len(found), 2, figsize=(9, 2.3 * len(found)), squeeze=False, layout="constrained"
     )
-    colours = {"protect": "#adb5bd", "heal": "#0b7285"}
+    colours = {"observe": "#e8a33d", "protect": "#adb5bd", "heal": "#0b7285"}
     for row, (name, arms) in zip(axes, found.items(), strict=True):
         for guard, runs in arms.items():
             for number, run in enumerate(runs.values()):
                 curves = run["curves"]
+                if not curves:
+                    continue  # it ended before its first record
                 hidden = curves.get("eval/hidden_reward/wanted") or curves["eval/reward"]
                 for axis, values in ((row[0], hidden), (row[1], curves[second.get(name, "policy/entropy")])):
                     points = [(step, value) for step, value in enumerate(values) if value is not None]
@@ -203,19 +213,20 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
 
 
 def table_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per failure and seed: both arms and whether healing ended higher."""
+    """One row per failure and seed: the arms, and whether healing ended above both others."""
     rows = []
     for name, arms in found.items():
         for seed, healed in arms["heal"].items():
-            watched = arms["protect"][seed]["hidden_reward"]
+            others = {guard: arms[guard][seed]["hidden_reward"] for guard in GUARDS[:-1]}
+            best = max(value for value in others.values() if value is not None)
             kinds = [a["action"] for a in healed["actions"] if not a["is_undo"]]
             rows.append(
                 {
                     "failure": name,
                     "seed": seed,
-                    "protect": round(watched, 4),
+                    **{guard: None if v is None else round(v, 4) for guard, v in others.items()},
                     "heal": round(healed["hidden_reward"], 4),
-                    "better": healed["hidden_reward"] > watched,
+                    "better": healed["hidden_reward"] > best,
                     "actions": len(kinds),
                     "rollbacks": kinds.count("rollback"),
                     "undone": sum(a["is_undo"] for a in healed["actions"]),
@@ -226,15 +237,16 @@ def table_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the table."""
-    print(f"{'failure':<18}{'seed':>5}{'protect':>9}{'heal':>8}  actions (rollbacks, undone)")
+    header = "".join(f"{guard:>9}" for guard in GUARDS)
+    print(f"{'failure':<18}{'seed':>5}{header}  actions (rollbacks, undone)")
     for row in rows:
-        numbers = f"{row['protect']:>9.3f}{row['heal']:>8.3f}"
+        numbers = "".join(f"{'none' if row[g] is None else format(row[g], '.3f'):>9}" for g in GUARDS)
         done = f"{row['actions']} ({row['rollbacks']}, {row['undone']})"
         mark = "" if row["better"] else "   not better"
         print(f"{row['failure']:<18}{row['seed']:>5}{numbers}  {done}{mark}")
     better = sum(row["better"] for row in rows)
     gain = fmean(row["heal"] - row["protect"] for row in rows)
-    print(f"higher with heal: {better} of {len(rows)}; mean difference {gain:+.3f}")
+    print(f"higher with heal: {better} of {len(rows)}; mean difference to protect {gain:+.3f}")
 
 
 def main() -> int:
@@ -254,9 +266,9 @@ def main() -> int:
     for part in args.parts or ():
         for name, arms in json.loads(part.read_text(encoding="utf-8"))["runs"].items():
             for guard, runs in arms.items():
-                found.setdefault(name, {"protect": {}, "heal": {}})[guard] |= runs
+                found.setdefault(name, {guard: {} for guard in GUARDS})[guard] |= runs
     for name in () if args.parts else args.only or SCENARIOS:
-        found[name] = {"protect": {}, "heal": {}}
+        found[name] = {guard: {} for guard in GUARDS}
         for seed in args.seeds:
             for guard, runs in found[name].items():
                 root = Path(tempfile.mkdtemp(prefix="healing-"))

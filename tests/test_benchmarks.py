@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from benchmarks.chart import panels_of
 from benchmarks.gate import compare, is_open, passes
+from benchmarks.healthy_runs import upper_bound
 from benchmarks.machine import sizes_of, word_tokenizer
 from benchmarks.ratios import exponent, paired_ratio
 from benchmarks.techniques import WITHOUT
@@ -39,6 +41,12 @@ def test_ratios_by_hand():
     assert (found["median"], found["pairs"]) == (3.0, 3)
     assert 2.0 <= found["low"] <= 3.0 <= found["high"] <= 5.0
     assert exponent([1, 2, 4], [3, 12, 48])["exponent"] == pytest.approx(2.0)
+
+
+def test_how_sure_a_rate_of_alarms_is():
+    """Issue 5: none in n steps bounds the rate by −ln 0.05 / n, the rule of three; one by 4.744 / n."""
+    assert upper_bound(0, 30_000) == pytest.approx(-math.log(0.05) / 3)
+    assert upper_bound(1, 10_000) == pytest.approx(4.744, abs=1e-3)
 
 
 def test_prompts_have_the_length_that_was_asked_for():

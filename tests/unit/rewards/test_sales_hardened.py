@@ -209,7 +209,7 @@ def test_sentences_that_count() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_audit_finds_little(seed: int) -> None:
-    """R20, R23: the best attack earns little on these seeds (docs/decisions.md has one that is worse)."""
+    """R20, R23: the best attack earns little on these seeds."""
     from trimtab.cli.rewards import _honest_sales
 
     honest = _honest_sales(seed)
