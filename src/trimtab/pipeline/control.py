@@ -20,20 +20,14 @@ import torch
 from trimtab.config import Recipe
 from trimtab.config.recipe import PathsConfig
 from trimtab.data import PromptStream
-from trimtab.distributed.build import System, build_system
+from trimtab.distributed.build import System
 from trimtab.errors import ConfigError
 from trimtab.evals.suite import evaluate_policy
 from trimtab.models.load import save_model
 from trimtab.monitor import Guard, Measure
 from trimtab.pipeline.leaks import refuse_leaks
-from trimtab.pipeline.sources import (
-    hidden_source,
-    policy_start,
-    process_reward_path,
-    prompts_for,
-    reward_model_path,
-)
-from trimtab.pipeline.training import check_batches
+from trimtab.pipeline.sources import hidden_source, policy_start, prompts_for
+from trimtab.pipeline.training import check_batches, load_system
 from trimtab.rewards.base import Reward, call_reward
 from trimtab.runs import RunWriter, TerminalView
 from trimtab.trainers.cadence import Cadence
@@ -155,13 +149,7 @@ def run_arm(recipe: Recipe, arm: Arm | None) -> ArmResult:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    system = build_system(
-        recipe,
-        policy_start(recipe),
-        reward_model_path(recipe),
-        reference_path=rl.reference,
-        process_reward_path=process_reward_path(recipe),
-    )
+    system = load_system(recipe)
     real = system.reward
     before = hidden_rewards(system, real, recipe, hidden)
     if arm is not None:
@@ -192,11 +180,10 @@ def measure_existing(recipe: Recipe) -> ArmResult:
         ConfigError: no [rl] table or no hidden prompts.
         ModelError: one of the two models is not there.
     """
-    model_path, steps_path = reward_model_path(recipe), process_reward_path(recipe)
     hidden = control_prompts(recipe)
     found = []
     for path in (policy_start(recipe), recipe.paths.policy):
-        system = build_system(recipe, path, model_path, process_reward_path=steps_path)
+        system = load_system(recipe, path)
         found.append(hidden_rewards(system, system.reward, recipe, hidden))
     return compare_rewards("real", *found)
 

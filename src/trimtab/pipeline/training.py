@@ -8,7 +8,7 @@ from typing import Any
 
 from trimtab.config import Recipe, RLConfig
 from trimtab.data import PromptStream, load_pairs, load_preferences
-from trimtab.distributed.build import build_system
+from trimtab.distributed.build import System, build_system
 from trimtab.distributed.worker import WorkerSettings, policy_learner
 from trimtab.errors import ConfigError
 from trimtab.models.load import (
@@ -134,13 +134,7 @@ def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     hidden = prompts_for(rl.hidden_data, "hidden", recipe.seed) if rl.hidden_data else []
     check_batches(rl, len(prompts))
     refuse_leaks(recipe, ("rl",))
-    system = build_system(
-        recipe,
-        policy_start(recipe),
-        reward_model_path(recipe),
-        reference_path=rl.reference,
-        process_reward_path=process_reward_path(recipe),
-    )
+    system = load_system(recipe)
     for source, rows in ((rl.data, prompts), (rl.hidden_data or "", hidden)):
         refuse_bad_gold(system.reward, rows, source, limit=rl.gold_rows, seed=recipe.seed)
     cadence = Cadence(
@@ -157,6 +151,22 @@ def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     keep = recipe.model.keeps_adapter
     save_model(system.policy_model, system.tokenizer, recipe.paths.policy, keep_adapter=keep)
     return {"path": recipe.paths.policy, "algorithm": rl.algorithm}
+
+
+def load_system(recipe: Recipe, policy: str | None = None) -> System:
+    """The models of the RL stage, loaded and joined; the policy is the one given, or what RL starts from.
+
+    Raises:
+        ModelError: a model cannot be loaded, or its stage was not run yet.
+        RewardError: a reward is unknown.
+    """
+    return build_system(
+        recipe,
+        policy or policy_start(recipe),
+        reward_model_path(recipe),
+        reference_path=recipe.rl.reference if recipe.rl else None,
+        process_reward_path=process_reward_path(recipe),
+    )
 
 
 def drawn_again(source: str, seed: int, generation: int) -> list[Prompt]:
