@@ -29,7 +29,14 @@ run.metrics("rl", 0, {"loss/total": 0.5})
 print("holding", flush=True)
 time.sleep(60)
 """
-FORK = "if os.fork() == 0: time.sleep(60)"
+# The child says that it runs: until then it has what its parent had open.
+FORK = """
+heard, said = os.pipe()
+if os.fork() == 0:
+    os.write(said, b".")
+    time.sleep(60)
+os.read(heard, 1)
+"""
 
 
 def hold(root: Path, extra: str = "") -> subprocess.Popen[bytes]:
@@ -70,7 +77,7 @@ def test_a_second_process_is_refused_and_harms_nothing(tmp_path: Path, resume: b
         end(process)
 
 
-@pytest.mark.parametrize("extra", ["", FORK])
+@pytest.mark.parametrize("extra", ["", FORK], ids=["alone", "with a child"])
 def test_the_lock_dies_with_its_process(tmp_path: Path, extra: str) -> None:
     """R17: after SIGKILL the run can be resumed at once, also where a child of the dead one lives on."""
     process = hold(tmp_path, extra)
