@@ -50,6 +50,7 @@ from trimtab.trainers.stage import Stage
 from trimtab.types import Prompt, Sample
 
 LENGTH, HALF_MAX = 12, 65_504.0
+GUARDS = ("observe", "protect", "heal")
 CURVES = ("reward/mean", "kl/ref", "policy/entropy", "train/learning_rate", "kl/coef", "eval/reward")
 
 
@@ -71,9 +72,6 @@ def overflow_beyond_half(system: System) -> None:
 
     for layer in system.policy_model.model.layers:
         layer.mlp.register_forward_hook(overflow)
-
-
-GUARDS = ("observe", "protect", "heal")
 
 
 @dataclass(frozen=True)
