@@ -10,9 +10,12 @@ and never in the prompt, so every price that the policy quotes carries a risk th
 
 A weight on ``no_invented_price`` under 0.5 / (2/3) = 0.75 leaves the special price worth quoting; one above
 0.3 · 12 = 3.6 makes the yearly one not worth it either. Where these two lie follows from risks that nobody
-knows beforehand. Each arm starts from the same SFT model and takes the same steps with the same seeds; only
-the entry ``no_invented_price`` of ``rl.rewards`` differs: a constraint with a target, or a fixed weight.
-Reward (without any penalty) and the share of answers with an invented price are measured on hidden prompts.
+knows beforehand. With ``--recipe recipes/sales/allowance.toml`` only the special price pays, it is wrong
+1 of 3 times, and the limit leaves room for some: there every fixed weight ends at all or nothing.
+
+Each arm starts from the same SFT model and takes the same steps with the same seeds; only the entry
+``no_invented_price`` of ``rl.rewards`` differs: a constraint with a target, or a fixed weight. Reward (without
+penalty) and the share of answers with an invented price are measured on hidden prompts.
 
     python benchmarks/constraint.py --json out.json --seeds 1,2,3
 """
@@ -57,17 +60,13 @@ CLAUSES = {
     "培训已包含": 0.5,
     "账号可随时加减": 0.5,
 }
-# Name of the arm → the entry no_invented_price of rl.rewards: a constraint with a target, or a weight.
-ARMS: dict[str, dict[str, Any]] = {
-    "constraint 10 %": {"constraint": {"target": 0.10}},
-    "weight 0.3": {"weight": 0.3},
-    "weight 1": {"weight": 1.0},
-    "weight 3": {"weight": 3.0},
-    "weight 10": {"weight": 10.0},
-    "weight 0.1": {"weight": 0.1},
-    "constraint 20 %": {"constraint": {"target": 0.20}},
-    "constraint 5 %": {"constraint": {"target": 0.05}},
+PATTERNS = {"只要[1-3]99元": "special", "年付[0-9]+元": "yearly", "预约演示": "demo"}  # → name in the table
+# Name of the recipe → its arms: "constraint" as in the recipe, with another target in percent, or a weight.
+ARMS = {
+    "constraint": "constraint,weight 0.3,weight 1,weight 3,weight 10,weight 0.1,constraint 20,constraint 5",
+    "allowance": "constraint,weight 0.5,weight 1,weight 1.2,weight 1.4,weight 1.6,weight 2",
 }
+RISE = 0.03  # of the mean reward of some 530 answers: two standard errors of a difference
 
 
 def sft_rows(count: int = 800, seed: int = 11) -> Iterator[dict[str, str]]:
@@ -82,15 +81,22 @@ def sft_rows(count: int = 800, seed: int = 11) -> Iterator[dict[str, str]]:
 
 
 def prompt_rows(prompts: Sequence[str], seed: int) -> Iterator[dict[str, str]]:
-    """Prompts, each with the prices that this customer may be told: exact shares in random order."""
+    """Prompts, each with the prices that this customer may be told: exact shares in random order.
+
+    ``prices`` holds one special price and one yearly one, ``open_prices`` two special prices and both others.
+    """
     rng = random.Random(f"prices-{seed}")
     special, yearly = (
         [prices[row % len(prices)] for row in range(len(prompts))] for prices in (SPECIAL, YEARLY)
     )
     rng.shuffle(special)
     rng.shuffle(yearly)
-    for prompt, first, second in zip(prompts, special, yearly, strict=True):
-        yield {"prompt": prompt, "prices": f"{first}元 {second}元"}
+    closed = [SPECIAL[row % len(SPECIAL)] for row in range(len(prompts))]
+    random.Random(f"open-{seed}").shuffle(closed)
+    for prompt, first, second, third in zip(prompts, special, yearly, closed, strict=True):
+        others = [*(price for price in SPECIAL if price != third), *dict.fromkeys(YEARLY)]
+        open_prices = " ".join(f"{price}元" for price in others)
+        yield {"prompt": prompt, "prices": f"{first}元 {second}元", "open_prices": open_prices}
 
 
 def chinese(count: int, seed: int) -> list[str]:
@@ -112,18 +118,27 @@ def write_data() -> None:
         (DATA / f"{name}.jsonl").write_text(text, encoding="utf-8", newline="\n")
 
 
-def recipe_of(arm: str | None, seed: int, out: Path) -> Recipe:
-    """The recipe with the arm's reward, its RL started from the SFT model of ``out``."""
-    overrides = [("seed", str(seed))]
-    recipe = load_recipe(RECIPE, overrides, output=str(out / (arm or "sft"))).model_copy(
-        update={"eval": None}
-    )
+def entry_of(arm: str, limit: RewardSpec) -> RewardSpec:
+    """The entry ``limit`` of ``rl.rewards`` as the arm has it."""
+    kind, *number = arm.split()
+    if kind == "weight":
+        role: dict[str, Any] = {"weight": float(number[0])}
+    else:
+        assert limit.constraint is not None
+        target = {"target": float(number[0]) / 100} if number else {}
+        role = {"constraint": {**limit.constraint.model_dump(), **target}}
+    return RewardSpec.model_validate({"name": limit.name, "options": limit.options, **role})
+
+
+def recipe_of(file: Path, arm: str | None, seed: int, out: Path) -> Recipe:
+    """The recipe with the arm's reward, its RL started from the SFT model of ``out``; None: only SFT."""
+    recipe = load_recipe(file, [("seed", str(seed))], output=str(out / (arm or "sft")))
+    recipe = recipe.model_copy(update={"eval": None})
     if arm is None:
         return recipe.model_copy(update={"rl": None})
     assert recipe.rl is not None
     *offers, limit = recipe.rl.rewards
-    changed = {"name": limit.name, "options": limit.options, **ARMS[arm]}
-    rewards = [*offers, RewardSpec.model_validate(changed)]
+    rewards = [*offers, entry_of(arm, limit)]
     rl = recipe.rl.model_copy(update={"rewards": rewards, "model": str(out / "sft" / "sft")})
     return recipe.model_copy(update={"rl": rl, "sft": None})
 
@@ -142,7 +157,8 @@ def measured(recipe: Recipe, path: str, seed: int) -> dict[str, float]:
         for g in found.groups
         for c in g.completions
     ]
-    parts = dict(zip(("special", "yearly", "demo"), found.parts.values(), strict=True))
+    names = [PATTERNS[str(spec.options["pattern"])] for spec in rl.rewards[:-1]]
+    parts = dict(zip(names, found.parts.values(), strict=True))
     return {"reward": found.reward, "rate": 1.0 - fmean(kept), **parts}
 
 
@@ -151,23 +167,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--write-data", action="store_true", help="only write the SFT data")
+    parser.add_argument("--write-data", action="store_true", help="only write the data")
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--out", type=Path, default=Path("output/constraint"), help="where the runs go")
     parser.add_argument("--seeds", default="1", help="comma-separated")
-    parser.add_argument("--arms", default=",".join(ARMS), help="comma-separated")
+    parser.add_argument("--arms", help="comma-separated: constraint, constraint PERCENT, weight NUMBER")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     if options.write_data:
         write_data()
         return
-    rows = []
+    file, rows = options.recipe, []
+    arms = (options.arms or ARMS[file.stem]).split(",")
     for seed in map(int, options.seeds.split(",")):
-        out = options.out / f"seed-{seed}"
+        out = options.out / file.stem / f"seed-{seed}"
         if not (out / "sft" / "sft").exists():
-            run_pipeline(recipe_of(None, seed, out))
-        for arm in ["SFT", *options.arms.split(",")]:
+            run_pipeline(recipe_of(file, None, seed, out))
+        for arm in ["SFT", *arms]:
             start = time.perf_counter()
-            recipe = recipe_of("weight 0.1" if arm == "SFT" else arm, seed, out)
+            recipe = recipe_of(file, "weight 0" if arm == "SFT" else arm, seed, out)
             if arm != "SFT":
                 run_pipeline(recipe)
             found = measured(recipe, str(out / "sft" / "sft") if arm == "SFT" else recipe.paths.policy, seed)
@@ -175,17 +193,26 @@ def main() -> None:
             print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
             if options.json:
                 options.json.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
-    print(table(rows))
+    print(table(rows, target_of(file)))
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """One line per arm: mean over the seeds, and every seed."""
-    lines = ["arm              reward   violations   per seed: reward / violations"]
+def target_of(file: Path) -> float:
+    """The limit of the recipe: the target of its last reward."""
+    recipe = load_recipe(file)
+    assert recipe.rl is not None and recipe.rl.rewards[-1].constraint is not None
+    return recipe.rl.rewards[-1].constraint.target
+
+
+def table(rows: list[dict[str, Any]], target: float) -> str:
+    """One line per arm: means, seeds on which the limit was kept and the reward rose, and every seed."""
+    start = {row["seed"]: row["reward"] for row in rows if row["arm"] == "SFT"}
+    lines = ["arm              reward   violations   both   per seed: reward / violations"]
     for arm in dict.fromkeys(row["arm"] for row in rows):
         mine = [row for row in rows if row["arm"] == arm]
+        both = sum(row["rate"] <= target and row["reward"] > start[row["seed"]] + RISE for row in mine)
         each = "  ".join(f"{row['reward']:.3f} / {row['rate']:.1%}" for row in mine)
         reward, rate = (fmean(row[key] for row in mine) for key in ("reward", "rate"))
-        lines.append(f"{arm:16s} {reward:.3f}   {rate:8.1%}     {each}")
+        lines.append(f"{arm:16s} {reward:.3f}   {rate:8.1%}   {both} of {len(mine)}   {each}")
     return "\n".join(lines)
 
 

@@ -13,20 +13,23 @@ from tests.unit.trainers.test_resume import Interrupted, stop_after
 from trimtab.config import RLConfig
 from trimtab.runs import metrics_table
 
-STEPS, WARM_UP, WINDOW = 100, 50, 10
+STEPS, WARM_UP = 100, 50
 TARGETS = (0.05, 0.1, 0.2)  # nats per token
 
 
 def recipe(target: float) -> RLConfig:
-    """The same for every target; without a leash this run's KL passes 0.5."""
+    """The same for every target; without a leash this run's KL passes 0.5.
+
+    128 completions of 16 tokens: with a quarter of that the noise of one step alone passes 30 %.
+    """
     kl: dict[str, Any] = {
         "coef": 1.0,
         "controller": "adaptive",
         "target_per_token": target,
         "horizon": 32,
     }
-    sizes = {"num_prompts": 8, "num_generations": 8, "max_new_tokens": 8}
-    return rl_config("grpo", steps=STEPS, learning_rate=1e-3, kl=kl, **sizes)
+    sizes = {"num_prompts": 16, "num_generations": 8, "max_new_tokens": 16}
+    return rl_config("grpo", steps=STEPS, learning_rate=2e-3, kl=kl, **sizes)
 
 
 def table_of(root: Path, rl: RLConfig, seed: int, **settings: Any) -> Table:
@@ -38,16 +41,11 @@ def table_of(root: Path, rl: RLConfig, seed: int, **settings: Any) -> Table:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("target", TARGETS)
 def test_kl_stays_at_its_target(target: float, seed: int, tmp_path: Path) -> None:
-    """R15: after 50 of 100 steps every mean of 10 steps lies within 30 % of the target."""
+    """R15: after 50 of 100 steps the KL of every single step lies within 30 % of the target."""
     table = table_of(tmp_path, recipe(target), seed)
-    kl = [value or 0.0 for value in table["kl/ref"]]
-    means = [sum(kl[end - WINDOW : end]) / WINDOW / target for end in range(WARM_UP + WINDOW, STEPS + 1)]
-    within = sum(abs(value / target - 1) <= 0.3 for value in kl[WARM_UP:]) / (STEPS - WARM_UP)
-    print(
-        f"target {target}, seed {seed}: means {min(means):.2f} to {max(means):.2f} of it, "
-        f"{within:.0%} of single steps within 30 %"
-    )
-    assert min(means) >= 0.7 and max(means) <= 1.3
+    ratios = [(value or 0.0) / target for value in table["kl/ref"][WARM_UP:]]
+    print(f"target {target}, seed {seed}: {min(ratios):.2f} to {max(ratios):.2f} of it")
+    assert min(ratios) >= 0.7 and max(ratios) <= 1.3
 
 
 @pytest.mark.slow

@@ -31,6 +31,9 @@ class ConstraintConfig(Section):
     damping: float = Field(
         0.0, ge=0, description="Adds damping * (measured rate - target) to the weight, against swinging."
     )
+    margin: float = Field(
+        0.0, ge=0, description="The weight steers at target - margin, so that the target itself is kept."
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> ConstraintConfig:
@@ -38,6 +41,10 @@ class ConstraintConfig(Section):
             raise ValueError(
                 f"initial_weight = {self.initial_weight} is above max_weight = {self.max_weight}; "
                 "start lower or allow more"
+            )
+        if self.margin > self.target:
+            raise ValueError(
+                f"margin = {self.margin} is above target = {self.target}; take a margin below the target"
             )
         return self
 

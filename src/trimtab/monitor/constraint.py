@@ -3,12 +3,13 @@
 maximise E[reward] subject to E[violation] ≤ target has the Lagrangian E[reward] − λ·(E[violation] − target).
 The policy ascends it; after each step λ ascends its dual, projected onto [0, max_weight]:
 
-    λ ← min(max_weight, max(0, λ + learning_rate · (rate − target)))
+    λ ← min(max_weight, max(0, λ + learning_rate · (rate − aim)))        aim = target − margin
 
+A weight that steers at the limit itself swings about it, above it half of the time; a margin steers below it.
 Sources: projected dual ascent, Bertsekas, Nonlinear Programming, ch. 6; for language models Dai et al. 2023
 (Safe RLHF), who move log λ instead and can so never come back from 0. ``damping`` adds the proportional
 term of Stooke et al. 2020 (PID Lagrangian), the augmented Lagrangian of Bertsekas: the weight in force is
-λ + damping · (rate − target), projected likewise. It reacts to this step's rate and leaves no memory.
+λ + damping · (rate − aim), projected likewise. It reacts to this step's rate and leaves no memory.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ class ConstraintController:
         initial_weight: float = 0.0,
         max_weight: float = 10.0,
         damping: float = 0.0,
+        margin: float = 0.0,
     ) -> None:
         self.target = _checked("target", target, 0.0, 1.0)
+        self.margin = _checked("margin", margin, 0.0, self.target)
         self.learning_rate = _checked("learning_rate", learning_rate, 0.0)
         self.max_weight = _checked("max_weight", max_weight, 0.0)
         self.damping = _checked("damping", damping, 0.0)
@@ -60,7 +63,7 @@ class ConstraintController:
         A rate that is not finite leaves the weight unchanged; one outside 0..1 is taken to the nearer end.
         """
         if math.isfinite(rate):
-            error = min(1.0, max(0.0, rate)) - self.target
+            error = min(1.0, max(0.0, rate)) - (self.target - self.margin)
             self.multiplier = self._projected(self.multiplier + self.learning_rate * error)
             self.weight = self._projected(self.multiplier + self.damping * error)
         return self.weight

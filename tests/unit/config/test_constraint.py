@@ -25,6 +25,7 @@ def test_a_constraint_is_a_table_of_its_entry() -> None:
         "initial_weight": 0.0,
         "max_weight": 10.0,
         "damping": 0.0,
+        "margin": 0.0,
     }
 
 
@@ -35,6 +36,7 @@ def test_a_constraint_is_a_table_of_its_entry() -> None:
         ({"constraint": {"target": 0.1}, "weight": 0.5}, "weight = 0.5 would do nothing"),
         ({"constraint": {"target": 1.0}}, "target"),
         ({"constraint": {"max_weight": 1.0, "initial_weight": 2.0}}, "above max_weight"),
+        ({"constraint": {"target": 0.1, "margin": 0.2}}, "margin = 0.2 is above target = 0.1"),
         ({"constraint": {"taget": 0.1}}, "target"),
     ],
 )

@@ -48,6 +48,16 @@ def test_damping_by_hand() -> None:
     assert controller.multiplier == 1.0
 
 
+def test_a_margin_steers_below_the_target_by_hand() -> None:
+    """R24: with a margin the weight rests at target − margin, in λ and in the damping alike."""
+    controller = ConstraintController(
+        target=0.5, learning_rate=1.0, initial_weight=1.0, damping=2.0, margin=0.25
+    )
+    assert controller.update(0.25) == 1.0
+    assert controller.update(0.5) == 1.75  # λ = 1.25, + 2 · 0.25: at the target it already charges more
+    assert controller.multiplier == 1.25
+
+
 @pytest.mark.parametrize("rate", [math.nan, math.inf, -math.inf])
 def test_a_rate_that_is_no_number_changes_nothing(rate: float) -> None:
     """R24: not-a-number never reaches the weight."""
@@ -92,7 +102,13 @@ def test_it_finds_the_weight_that_holds_the_target() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"target": -0.1}, {"target": math.nan}, {"learning_rate": math.inf}, {"initial_weight": 11.0}],
+    [
+        {"target": -0.1},
+        {"target": math.nan},
+        {"learning_rate": math.inf},
+        {"initial_weight": 11.0},
+        {"margin": 0.06},
+    ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     """R24: a sentence that names the setting."""
