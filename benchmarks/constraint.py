@@ -14,8 +14,8 @@ knows beforehand. With ``--recipe recipes/sales/allowance.toml`` only the specia
 1 of 3 times, and the limit leaves room for some: there every fixed weight ends at all or nothing.
 
 Each arm starts from the same SFT model and takes the same steps with the same seeds; only the entry
-``no_invented_price`` of ``rl.rewards`` differs: a constraint with a target, or a fixed weight. Reward (without
-penalty) and the share of answers with an invented price are measured on hidden prompts.
+``no_invented_price`` of ``rl.rewards`` differs: a constraint with a target, or a fixed weight. The reward
+without penalty and the share of answers with an invented price are measured on hidden prompts.
 
     python benchmarks/constraint.py --json out.json --seeds 1,2,3
 """
