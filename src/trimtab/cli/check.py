@@ -76,7 +76,7 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
     from trimtab.cli.checks.duration import check_time
     from trimtab.cli.checks.line import CheckLine
     from trimtab.cli.checks.models import check_tokenizer, first_model
-    from trimtab.cli.checks.resources import check_resources
+    from trimtab.cli.checks.resources import check_kernels, check_resources
     from trimtab.models.load import eos_ids, load_causal_lm, load_tokenizer
 
     path = first_model(recipe)
@@ -91,6 +91,8 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
     dtype = str(model.dtype).removeprefix("torch.")
     yield CheckLine("pass", "model", f"{path}: {parameters / 1e6:.1f} million parameters in {dtype}")
     yield from check_tokenizer(path, tokenizer, eos_ids(model, tokenizer))
+    if model.device.type == "cpu":
+        yield from check_kernels()
     fits = True
     for line in check_resources(recipe, parameters, model.dtype):
         fits = fits and line.status == "pass"

@@ -37,6 +37,7 @@ def execute(args: argparse.Namespace) -> int:
     rows += [[name, _version(name)] for name in PACKAGES]
     rows.append(["optional", ", ".join(n for n in OPTIONAL if _version(n) != "not installed") or "none"])
     rows += _hardware()
+    rows += _kernels()
     rows += _sandboxes()
     print(table(["what", "found"], rows, right=False))
     return 0
@@ -47,6 +48,17 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _kernels() -> list[list[str]]:
+    """Which compiled kernels this machine has for its CPU, and why not the others."""
+    from trimtab.models.kernels.build import kernel_faults
+
+    faults = kernel_faults()
+    rows = [
+        ["compiled kernels", ", ".join(name for name, fault in faults.items() if fault is None) or "none"]
+    ]
+    return rows + [[f"  not {name}", fault] for name, fault in faults.items() if fault is not None]
 
 
 def _sandboxes() -> list[list[str]]:

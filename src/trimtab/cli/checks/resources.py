@@ -24,6 +24,20 @@ def check_resources(recipe: Recipe, num_parameters: int, dtype: Any) -> Iterator
         yield CheckLine("pass", "memory", shown + (f", the machine has {have / GIB:.1f}" if have else ""))
 
 
+def check_kernels() -> Iterator[CheckLine]:
+    """Warn where a CPU goes the slow way: kernels that a compiler would make are missing."""
+    from trimtab.models.kernels.build import kernel_faults
+
+    faults = {name: fault for name, fault in kernel_faults().items() if fault is not None}
+    # The linear maps' one is for processors that multiply bf16 only; nothing can be mended there.
+    missing = [name for name in faults if name != "linear"]
+    if missing:
+        why = f"none of {', '.join(missing)}: {faults[missing[0]]}"
+        yield CheckLine("warn", "compiled kernels", why, "until then sampling and training are slower here")
+    else:
+        yield CheckLine("pass", "compiled kernels", "sampling and training use them")
+
+
 def estimate_memory(recipe: Recipe, num_parameters: int, bytes_each: int) -> float:
     """Return bytes: policy and critic with their optimizers, reference and reward model, activations."""
     rl = recipe.rl

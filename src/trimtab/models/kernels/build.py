@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -33,25 +34,50 @@ _TIMEOUT = 120.0  # seconds that the compiler may take
 OFF = "TRIMTAB_NO_KERNELS"  # environment variable that turns compiled kernels off
 
 
+# One case of each kernel: what to compile to know whether this machine can.
+_CASES: dict[str, dict[str, int]] = {
+    "decode": {"IS_BF16": 0, "HEAD_SIZE": 64, "GROUP": 1},
+    "elementwise": {"IS_BF16": 0},
+    "linear": {"IS_BF16": 1},
+    "packed_attention": {"IS_BF16": 0, "SIZE": 64},
+    "sample": {"IS_BF16": 0},
+}
+
+
 def load_kernel(name: str, macros: Mapping[str, int]) -> ctypes.CDLL | None:
     """Return the library of ``NAME.c`` compiled with ``macros``, or None where that cannot be had."""
+    return None if os.environ.get(OFF) else _load(name, tuple(sorted(macros.items())))[0]
+
+
+def kernel_faults() -> dict[str, str | None]:
+    """Every kernel by name, compiled if it never was: why this machine cannot have it, None where it can."""
     if os.environ.get(OFF):
-        return None
-    return _load(name, tuple(sorted(macros.items())))
+        return dict.fromkeys(_CASES, f"{OFF} is set")
+    return {name: _load(name, tuple(sorted(macros.items())))[1] for name, macros in _CASES.items()}
 
 
 @cache
-def _load(name: str, macros: tuple[tuple[str, int], ...]) -> ctypes.CDLL | None:
+def _load(name: str, macros: tuple[tuple[str, int], ...]) -> tuple[ctypes.CDLL | None, str | None]:
+    """The library, or why there is none."""
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        return None
+        return None, "there is no C compiler; install gcc"
     source = Path(__file__).with_name(f"{name}.c")
     flags = [*_FLAGS, *(f"-D{key}={value}" for key, value in macros)]
     try:
-        library = _cached_library(compiler, source, flags)
-        return ctypes.CDLL(str(library))
-    except (OSError, subprocess.SubprocessError):
-        return None
+        return ctypes.CDLL(str(_cached_library(compiler, source, flags))), None
+    except subprocess.CalledProcessError as error:
+        return None, _first_error(error.stderr.decode(errors="replace"))
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, " ".join(str(error).split())[:160]
+
+
+def _first_error(messages: str) -> str:
+    """What a compiler complains about first."""
+    found = re.search(r"error: *(?:#error *)?(.*)", messages)
+    return (found[1] if found else messages.strip().splitlines()[-1] if messages.strip() else "it failed")[
+        :160
+    ]
 
 
 def _cached_library(compiler: str, source: Path, flags: list[str]) -> Path:
