@@ -11,7 +11,7 @@ and never in the prompt, so every price that the policy quotes carries a risk th
 A weight on ``no_invented_price`` under 0.5 / (2/3) = 0.75 leaves the special price worth quoting; one above
 0.3 · 12 = 3.6 makes the yearly one not worth it either. Where these two lie follows from risks that nobody
 knows beforehand. With ``--recipe recipes/sales/allowance.toml`` only the special price pays, it is wrong
-1 of 3 times, and the limit leaves room for some: there every fixed weight ends at all or nothing.
+1 of 3 times, and the limit leaves room for some: there a fixed weight pulls to all or nothing.
 
 Each arm starts from the same SFT model and takes the same steps with the same seeds; only the entry
 ``no_invented_price`` of ``rl.rewards`` differs: a constraint with a target, or a fixed weight. The reward
