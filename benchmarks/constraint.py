@@ -178,7 +178,7 @@ def main() -> None:
         write_data()
         return
     file, rows = options.recipe, []
-    arms = (options.arms or ARMS[file.stem]).split(",")
+    arms = (options.arms or ARMS.get(file.stem, "constraint,weight 1")).split(",")
     for seed in map(int, options.seeds.split(",")):
         out = options.out / file.stem / f"seed-{seed}"
         if not (out / "sft" / "sft").exists():

@@ -33,7 +33,7 @@ def check_kernels() -> Iterator[CheckLine]:
     missing = [name for name in faults if name != "linear"]
     if missing:
         why = f"none of {', '.join(missing)}: {faults[missing[0]]}"
-        yield CheckLine("warn", "compiled kernels", why, "until then sampling and training are slower here")
+        yield CheckLine("warn", "compiled kernels", why, "sampling and training are slower without")
     else:
         yield CheckLine("pass", "compiled kernels", "sampling and training use them")
 

@@ -75,9 +75,8 @@ def _load(name: str, macros: tuple[tuple[str, int], ...]) -> tuple[ctypes.CDLL |
 def _first_error(messages: str) -> str:
     """What a compiler complains about first."""
     found = re.search(r"error: *(?:#error *)?(.*)", messages)
-    return (found[1] if found else messages.strip().splitlines()[-1] if messages.strip() else "it failed")[
-        :160
-    ]
+    lines = [found[1]] if found else messages.split("\n")
+    return lines[0].strip()[:160] or "the compiler failed"
 
 
 def _cached_library(compiler: str, source: Path, flags: list[str]) -> Path:
