@@ -34,6 +34,14 @@ def test_every_kernel_compiles() -> None:
     assert faults["linear"] in (None, '"this processor does not multiply bf16"')
 
 
+@needs_compiler
+@pytest.mark.parametrize("is_bf16", [0, 1])
+@pytest.mark.parametrize("name", sorted(SOURCES - {"linear"}))
+def test_it_compiles_in_either_precision(name: str, is_bf16: int) -> None:
+    """Issue 3: numbers are loaded and stored by other code in bf16 than in fp32."""
+    assert build.load_kernel(name, {**build._CASES[name], "IS_BF16": is_bf16}) is not None
+
+
 def test_without_a_compiler_it_is_said(
     forgetful: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
