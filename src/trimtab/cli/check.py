@@ -127,8 +127,9 @@ def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
     yield from guarded("overlap", lambda: check_overlap(recipe))
     given = rl.reward_model or (recipe.paths.reward_model if recipe.reward_model else None)
     ready = given if given and (rl.reward_model or is_there(given)) else None
+    template = recipe.model.chat_template
     if ready is not None:
-        yield from guarded("reward model", lambda: check_reward_model(ready, tokenizer))
+        yield from guarded("reward model", lambda: check_reward_model(ready, tokenizer, template))
     if recipe.eval is not None and recipe.eval.judge is not None:
         yield from guarded("eval.judge", lambda: check_judge(recipe, ready))
     if "train" in sets:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from trimtab.config import ModelConfig, Recipe, RLConfig
+from trimtab.config import ModelConfig, Recipe, RewardSpec, RLConfig
 from trimtab.distributed.interfaces import Learner
 from trimtab.distributed.worker import (
     Reference,
@@ -17,12 +18,15 @@ from trimtab.distributed.worker import (
     exact_kl,
     policy_learner,
 )
-from trimtab.models.load import load_causal_lm, load_tokenizer
+from trimtab.errors import ModelError
+from trimtab.models.load import is_sequence_classifier, load_causal_lm, load_tokenizer
 from trimtab.models.lora import AdapterOff, add_adapter
 from trimtab.models.memory import keep_freed_memory
-from trimtab.models.value_head import build_critic
+from trimtab.models.value_head import HeadScale, build_critic
 from trimtab.rewards.base import Reward
+from trimtab.rewards.learned import load_card
 from trimtab.rewards.registry import build_reward
+from trimtab.rewards.trained import load_scorer_tokenizer
 from trimtab.rollout.engine import RolloutEngine, build_engine
 from trimtab.types import TrainBatch
 
@@ -104,7 +108,7 @@ def build_system(
     )
     critic, head = None, None
     if rl.algorithm == "ppo":
-        built = _critic(recipe, model, config, reward_model_path)
+        built = _critic(recipe, model, tokenizer, reward_model_path)
         head = built if rl.ppo.critic == "shared" else None
         critic = critic_learner(built, settings) if head is None else None
     reference = _reference(model, config, reference_path)
@@ -119,6 +123,7 @@ def build_system(
             process_reward=process_reward_path,
             clip=rl.reward_clip,
             device=config.device,
+            chat_template=config.chat_template,
         ),
         tokenizer=tokenizer,
         policy_model=model,
@@ -138,7 +143,36 @@ def _reference(model: Any, config: ModelConfig, path: str | None) -> Any:
     return AdapterOff(model) if config.lora else copy.deepcopy(model)
 
 
-def _critic(recipe: Recipe, model: Any, config: ModelConfig, reward_model_path: str | None) -> Any:
-    ppo = _rl(recipe).ppo
-    init = reward_model_path if ppo.critic_init == "reward_model" else None
-    return build_critic(ppo.critic, init, model, config, recipe.seed)
+def _critic(recipe: Recipe, model: Any, tokenizer: Any, reward_model_path: str | None) -> Any:
+    """The critic, on the scale of the rewards that it predicts.
+
+    Raises:
+        ModelError: the reward model that it starts from reads other token ids than the policy writes.
+    """
+    rl = _rl(recipe)
+    init = reward_model_path if rl.ppo.critic_init == "reward_model" else None
+    if rl.ppo.critic == "shared" or init is None or not is_sequence_classifier(init):
+        return build_critic(rl.ppo.critic, init, model, recipe.model, recipe.seed)
+    _refuse_other_vocabulary(init, tokenizer, recipe.model.chat_template)
+    return build_critic(
+        rl.ppo.critic, init, model, recipe.model, recipe.seed, scale=_reward_scale(init, rl.rewards)
+    )
+
+
+def _reward_scale(path: str, rewards: Sequence[RewardSpec]) -> HeadScale:
+    """How a reward model's raw scores become rewards: normalised by its card, times the reward's weight."""
+    card = load_card(path)
+    std = float(card.get("std", 1.0)) or 1.0
+    weights = [r.weight for r in rewards if r.name == "reward_model" and r.options.get("path", path) == path]
+    factor = (sum(weights) if weights else 1.0) / std
+    return HeadScale(factor, -float(card.get("mean", 0.0)) * factor)
+
+
+def _refuse_other_vocabulary(path: str, tokenizer: Any, template: str | None) -> None:
+    own = load_scorer_tokenizer(path, template).get_vocab()
+    if own == tokenizer.get_vocab():
+        return
+    raise ModelError(
+        f"The critic cannot start from the reward model {path}: its vocabulary is not the policy's, so it "
+        'would misread every token. Set rl.ppo.critic_init = "policy".'
+    )

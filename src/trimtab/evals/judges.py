@@ -91,6 +91,7 @@ def build_judge(
     rewards: Sequence[RewardSpec] = (),
     reward_model: str | None = None,
     device: str | None = None,
+    chat_template: str | None = None,
 ) -> ScoreJudge | PairJudge:
     """Return the judge that ``eval.judge`` names.
 
@@ -101,6 +102,7 @@ def build_judge(
         rewards: what the policy was trained on; none of it may judge.
         reward_model: the reward model of the training, when there is one.
         device: where a judge that is a reward model is loaded (``model.device``).
+        chat_template: a Jinja file for such a judge without a template (``model.chat_template``).
 
     Raises:
         ConfigError: the judge is unknown, or is one of the training's rewards.
@@ -117,7 +119,7 @@ def build_judge(
     if Path(judge).is_dir():
         from trimtab.rewards.learned import LearnedReward
 
-        return ScoreJudge(LearnedReward(judge, device=device), tie_margin)
+        return ScoreJudge(LearnedReward(judge, device=device, chat_template=chat_template), tie_margin)
     raise ConfigError(
         f"eval.judge = '{judge}' is neither a judge{nearest(judge, JUDGES)}, nor the directory of a reward "
         "model, nor FILE.py:function, nor openai:MODEL@URL."

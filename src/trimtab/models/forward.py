@@ -131,17 +131,22 @@ def model_inputs(token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]
 
 
 def sequence_scores(model: Any, token_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Score ``[B]`` (fp32) that a classifier with one label gives each row, read at its last real token.
+    """Score ``[B]`` (fp32) that a classifier gives each row, read where transformers reads it.
 
+    That is the last token that is not the model's padding (``config.pad_token_id``): where the padding is
+    also the end token, the token before the end. Of two labels the score is the second's logit minus the
+    first's.
     The score head runs in fp32 on that token only, also when the trunk is bf16: bf16 would round rewards of
     size 4 to steps of 0.03.
     """
     trunk = getattr(model, model.base_model_prefix)
     hidden = trunk(**model_inputs(token_ids, attention_mask), use_cache=False).last_hidden_state
     columns = torch.arange(token_ids.shape[1], device=token_ids.device)
-    last = (columns * attention_mask.bool()).argmax(dim=1)
+    real, pad = attention_mask.bool(), model.config.pad_token_id
+    last = (columns * (real if pad is None else real & (token_ids != pad))).argmax(dim=1)
     rows = torch.arange(len(token_ids), device=token_ids.device)
-    return score_head(model, hidden[rows, last]).squeeze(-1)
+    logits = score_head(model, hidden[rows, last])
+    return logits[:, 1] - logits[:, 0] if logits.shape[-1] == 2 else logits.squeeze(-1)
 
 
 def step_logits(model: Any, token_ids: Tensor, attention_mask: Tensor, step_ends: Tensor) -> Tensor:

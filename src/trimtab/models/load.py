@@ -57,8 +57,8 @@ def load_sequence_classifier(
     path: str | os.PathLike[str],
     config: ModelConfig | None = None,
     *,
-    num_labels: int = 1,
-    pad_token_id: int,
+    num_labels: int | None = 1,
+    pad_token_id: int | None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
@@ -66,14 +66,18 @@ def load_sequence_classifier(
     """Load a reward model, or make one from a causal language model by giving it a new score head.
 
     A new head is drawn from ``seed``, so it is the same every time; the global generator is left alone.
+    ``num_labels`` None keeps the directory's own number of labels, ``pad_token_id`` None its own padding: a
+    classifier's score is read at the last token that is not its padding.
 
     Raises:
         ModelError: the directory is missing, incomplete, holds something else, or has another label count.
     """
     from transformers import AutoModelForSequenceClassification as Classifier
 
-    model = _with_head(Classifier, path, config, seed, dtype=dtype, device=device, num_labels=num_labels)
-    model.config.pad_token_id = pad_token_id
+    labels = {} if num_labels is None else {"num_labels": num_labels}
+    model = _with_head(Classifier, path, config, seed, dtype=dtype, device=device, **labels)
+    if pad_token_id is not None:
+        model.config.pad_token_id = pad_token_id
     return model
 
 
@@ -82,7 +86,7 @@ def load_token_classifier(
     config: ModelConfig | None = None,
     *,
     num_labels: int | None = 1,
-    pad_token_id: int,
+    pad_token_id: int | None,
     seed: int = 0,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
@@ -121,11 +125,16 @@ def is_token_classifier(path: str | os.PathLike[str]) -> bool:
     return _is_a(path, "TokenClassification")
 
 
-def _is_a(path: str | os.PathLike[str], kind: str) -> bool:
+def architectures(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the names of the classes that the directory's config.json says it holds."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(resolve_model_path(path), local_files_only=True)
-    return any(kind in name for name in config.architectures or ())
+    return tuple(config.architectures or ())
+
+
+def _is_a(path: str | os.PathLike[str], kind: str) -> bool:
+    return any(kind in name for name in architectures(path))
 
 
 def _load(
@@ -164,6 +173,17 @@ def _load(
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.to(place).eval()
+
+
+def stored_names(path: str | os.PathLike[str]) -> list[str]:
+    """Return the names of the tensors in the directory's safetensors files, from their headers alone."""
+    from safetensors import safe_open
+
+    names: list[str] = []
+    for file in Path(resolve_model_path(path)).glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            names += tensors.keys()
+    return names
 
 
 def stored_parameters(folder: str | os.PathLike[str]) -> int:

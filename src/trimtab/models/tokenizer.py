@@ -14,11 +14,19 @@ from trimtab.models.paths import resolve_model_path
 _PADDING = ("<|pad|>", "<pad>", "[PAD]", "<|padding|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 
 
-def load_tokenizer(path: str | os.PathLike[str], chat_template: str | None = None) -> Any:
+def load_tokenizer(
+    path: str | os.PathLike[str],
+    chat_template: str | None = None,
+    *,
+    is_scorer: bool = False,
+    default_template: str | None = None,
+) -> Any:
     """Load the tokenizer of a model directory and check what training needs of it.
 
-    ``chat_template`` names a Jinja file that replaces the model's own template. When padding is missing or
-    equals the end token, another special token of the vocabulary takes its place, with a warning.
+    ``chat_template`` names a Jinja file that replaces the model's own template, ``default_template`` one that
+    stands in where the model has none. When padding is missing or equals the end token, another special token
+    of the vocabulary takes its place, with a warning; a model that only scores (``is_scorer``) needs no end
+    token, and any padding will do.
 
     Raises:
         ModelError: no tokenizer, no chat template, no end token, or no token left for padding.
@@ -32,8 +40,18 @@ def load_tokenizer(path: str | os.PathLike[str], chat_template: str | None = Non
         raise ModelError(f"the tokenizer in {folder} cannot be loaded ({_first_line(error)})") from error
     if chat_template is not None:
         tokenizer.chat_template = _read_template(chat_template)
+    if not tokenizer.chat_template and default_template is not None:
+        tokenizer.chat_template = _read_template(default_template)
     if not tokenizer.chat_template:
-        raise ModelError(f"{folder} has no chat template; set model.chat_template = FILE (Jinja)")
+        fix = "set model.chat_template = FILE (Jinja)"
+        if is_scorer:
+            fix = (
+                "give the Jinja file that it was trained with: the reward's option chat_template, "
+                "or model.chat_template"
+            )
+        raise ModelError(f"{folder} has no chat template; {fix}")
+    if is_scorer:
+        return tokenizer
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{folder} has no end token; set eos_token in its tokenizer_config.json")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,17 @@ from trimtab.models.forward import TokenScores, model_inputs, scores_and_hidden,
 from trimtab.models.load import is_sequence_classifier, load_causal_lm, load_sequence_classifier
 from trimtab.models.packed_forward import packed_trunk
 from trimtab.models.packing import PackPlan
+
+
+@dataclass(frozen=True, slots=True)
+class HeadScale:
+    """A value is ``factor`` · (a reward model's raw score) + ``shift``."""
+
+    factor: float = 1.0
+    shift: float = 0.0
+
+
+UNSCALED = HeadScale()
 
 
 class ValueHead(nn.Module):
@@ -109,12 +121,15 @@ def build_critic(
     policy: Any,
     config: ModelConfig | None = None,
     seed: int = 0,
+    *,
+    scale: HeadScale = UNSCALED,
 ) -> nn.Module:
     """Make a critic: ``forward(token_ids, attention_mask) -> values [B, T]``.
 
     ``separate``: trunk and head of the reward model in ``init_path``, or the trunk of a language model there,
     or (None) a copy of the policy's trunk, both with a zero head. ``shared``: a zero head on the policy's own
-    trunk. ``seed`` only matters for a classifier directory without a trained head.
+    trunk. ``seed`` only matters for a classifier directory without a trained head. ``scale`` turns the reward
+    model's raw scores into the rewards that the critic has to predict.
 
     Raises:
         ConfigError: an unknown ``kind``.
@@ -133,11 +148,19 @@ def build_critic(
     if not is_sequence_classifier(init_path):
         trunk = load_causal_lm(init_path, config, **options).base_model
         return Critic(trunk, ValueHead(trunk.config.get_text_config().hidden_size).to(policy.device)).eval()
-    pad = policy.config.pad_token_id or 0
-    model = load_sequence_classifier(init_path, config, pad_token_id=pad, seed=seed, **options)
+    model = load_sequence_classifier(
+        init_path, config, num_labels=None, pad_token_id=None, seed=seed, **options
+    )
     head = ValueHead(model.config.get_text_config().hidden_size).to(policy.device)
     with torch.no_grad():
-        head.linear.weight.copy_(model.score.weight[:1])
-        if model.score.bias is not None:
-            head.linear.bias.copy_(model.score.bias[:1])
+        weight, bias = model.score.weight.float(), model.score.bias
+        head.linear.weight.copy_(scale.factor * _one_label(weight))
+        head.linear.bias.fill_(scale.shift)
+        if bias is not None:
+            head.linear.bias += scale.factor * _one_label(bias.float())
     return Critic(model.base_model, head).eval()
+
+
+def _one_label(values: Tensor) -> Tensor:
+    """The score's own row of a head; of two labels the second's minus the first's."""
+    return values[1:2] - values[:1] if len(values) == 2 else values[:1]

@@ -55,6 +55,7 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         process_reward=process_reward_path(recipe),
         clip=rl.reward_clip,
         device=recipe.model.device,
+        chat_template=recipe.model.chat_template,
     )
     source = hidden_source(recipe)
     refuse_bad_gold(reward, prompts["hidden"], source, limit=rl.gold_rows, seed=recipe.seed)
@@ -103,6 +104,7 @@ def judge_of(recipe: Recipe, rl: RLConfig, config: EvalConfig, reward_model: str
         rewards=rl.rewards,
         reward_model=reward_model,
         device=recipe.model.device,
+        chat_template=recipe.model.chat_template,
     )
 
 

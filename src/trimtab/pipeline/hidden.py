@@ -72,12 +72,21 @@ def unrewarded_measures(recipe: Recipe) -> dict[str, Reward]:
     rl = recipe.rl
     assert rl is not None
     model, steps_model, device = reward_model_path(recipe), process_reward_path(recipe), recipe.model.device
+    template = recipe.model.chat_template
     measures: dict[str, Reward] = {}
     if recipe.eval is not None and recipe.eval.judge:
         judge = recipe.eval.judge
-        measures[JUDGE] = build_judge(judge, rewards=rl.rewards, reward_model=model, device=device)
+        measures[JUDGE] = build_judge(
+            judge, rewards=rl.rewards, reward_model=model, device=device, chat_template=template
+        )
     if rl.hidden_rewards:
-        built = build_reward(rl.hidden_rewards, reward_model=model, process_reward=steps_model, device=device)
+        built = build_reward(
+            rl.hidden_rewards,
+            reward_model=model,
+            process_reward=steps_model,
+            device=device,
+            chat_template=template,
+        )
         for name, (reward, _) in zip(built.names, built.components, strict=True):
             measures[HIDDEN_REWARD + name] = reward
     return measures

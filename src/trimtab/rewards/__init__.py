@@ -19,7 +19,7 @@ _PUBLIC = {
     "SalesVerifiableReward": "trimtab.rewards.sales",
     "build_reward": "trimtab.rewards.registry",
     "check_result": "trimtab.rewards.base",
-    "encode_for_reward": "trimtab.rewards.learned",
+    "encode_for_reward": "trimtab.rewards.conversation",
     "reward_from_file": "trimtab.rewards.adapters",
 }
 __all__ = sorted(_PUBLIC)

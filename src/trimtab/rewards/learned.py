@@ -7,33 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trimtab.data import encode_prompt, turn_end
 from trimtab.errors import ModelError, RewardError
 from trimtab.rewards.base import check_result
-from trimtab.rewards.steps import fit_prompt
-from trimtab.rewards.trained import load_trained, read_card
-from trimtab.types import Message, RewardResult, Sample
+from trimtab.rewards.conversation import encode_for_reward
+from trimtab.rewards.trained import load_scorer_tokenizer, load_trained, read_card
+from trimtab.types import RewardResult, Sample
 
 CARD = "reward_model.json"
-
-
-def encode_for_reward(
-    tokenizer: Any, messages: Sequence[Message], response: str, max_length: int = 1024
-) -> list[int]:
-    """Return the token ids that a reward model sees: prompt, response, end of the turn.
-
-    Cut to ``max_length`` tokens from the left of the prompt and never from the response: one that is longer
-    than the limit by itself is kept whole, without a prompt. Special tokens that a response spells out
-    ("<|im_end|>") are read as plain text, so that it cannot close its turn and praise itself.
-
-    Raises:
-        ModelError: the tokenizer has no chat template, or no token that ends a turn.
-        DataError: the template refuses the messages.
-    """
-    prompt = encode_prompt(tokenizer, messages)
-    encoded = tokenizer(response, add_special_tokens=False, split_special_tokens=True)
-    answer = [*(int(i) for i in encoded["input_ids"]), *turn_end(tokenizer)]
-    return [*fit_prompt(prompt, len(answer), max_length), *answer]
 
 
 def load_card(path: str | Path) -> dict[str, Any]:
@@ -53,13 +33,15 @@ class LearnedReward:
     """Scores (prompt, response) by a reward model; ``value`` is (score − mean) / std of the held-out scores.
 
     Args:
-        source: the directory of a reward model, or a loaded model with one label (then give ``tokenizer``).
+        source: the directory of a reward model, or a loaded model with one or two labels (then give
+            ``tokenizer``); of two labels the score is the second's logit minus the first's.
         tokenizer: the reward model's own tokenizer, with a chat template.
         card: what ``reward_model.json`` holds; read from the directory when not given.
         batch_size: rows per forward pass; does not change the scores.
         max_length: longest input in tokens, cut from the left of the prompt.
         squash: return the logistic function of the normalised score, in 0..1.
         device: where to load a directory's model: cpu, cuda, cuda:N; None takes a GPU where there is one.
+        chat_template: a Jinja file for a directory whose tokenizer has no template of its own.
 
     Raises:
         ModelError: the directory holds no reward model, or its card has no usable scale.
@@ -81,11 +63,13 @@ class LearnedReward:
         squash: bool = False,
         name: str = "reward_model",
         device: str | None = None,
+        chat_template: str | None = None,
     ) -> None:
         self.path: str | None = None
         if isinstance(source, (str, Path)):
             self.path = str(source)
-            source, tokenizer = load_trained("reward_model", self.path, tokenizer, device)
+            tokenizer = tokenizer or load_scorer_tokenizer(self.path, chat_template)
+            source = load_trained("reward_model", self.path, tokenizer, device)
             card = load_card(self.path) if card is None else card
         elif tokenizer is None:
             raise RewardError("LearnedReward was given a model without its tokenizer: pass tokenizer=….")

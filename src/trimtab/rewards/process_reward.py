@@ -10,7 +10,7 @@ from typing import Any
 from trimtab.errors import ModelError, RewardError, nearest
 from trimtab.rewards.base import check_result
 from trimtab.rewards.steps import EncodedSteps, encode_steps, split_steps
-from trimtab.rewards.trained import load_trained, read_card
+from trimtab.rewards.trained import load_scorer_tokenizer, load_trained, read_card
 from trimtab.types import RewardResult, Sample
 
 CARD = "process_reward.json"
@@ -39,6 +39,7 @@ class ProcessReward:
         batch_size: rows per forward pass; does not change the scores.
         max_length: longest input in tokens, cut from the left of the prompt.
         device: where to load a directory's model: cpu, cuda, cuda:N; None takes a GPU where there is one.
+        chat_template: a Jinja file for a directory whose tokenizer has no template of its own.
 
     Raises:
         ModelError: the directory holds no process reward model.
@@ -61,11 +62,13 @@ class ProcessReward:
         max_length: int = 1024,
         name: str = "process_reward",
         device: str | None = None,
+        chat_template: str | None = None,
     ) -> None:
         self.path: str | None = None
         if isinstance(source, (str, Path)):
             self.path = str(source)
-            source, tokenizer = load_trained("process_reward", self.path, tokenizer, device)
+            tokenizer = tokenizer or load_scorer_tokenizer(self.path, chat_template)
+            source = load_trained("process_reward", self.path, tokenizer, device)
             card = load_process_card(self.path) if card is None else card
         elif tokenizer is None:
             raise RewardError("ProcessReward was given a model without its tokenizer: pass tokenizer=….")

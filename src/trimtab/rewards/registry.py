@@ -35,9 +35,12 @@ class _Context:
     reward_model: Any  # a directory, a LearnedReward, or None
     process_reward: Any = None  # a directory, a ProcessReward, or None
     device: str | None = None
+    chat_template: str | None = None  # for a reward model without a template of its own
     loaded: dict[str, Any] = field(default_factory=dict)
 
-    def learned(self, wanted_by: str, path: str | None = None, **settings: Any) -> Reward:
+    def learned(
+        self, wanted_by: str, path: str | None = None, chat_template: str | None = None, **settings: Any
+    ) -> Reward:
         """A LearnedReward on the configured (or the given) reward model.
 
         Raises:
@@ -51,10 +54,10 @@ class _Context:
                 f"Reward {wanted_by} needs a reward model: run the reward_model stage first, or give its "
                 "directory as rl.reward_model."
             )
-        reward: LearnedReward = self._shared(LearnedReward, source, settings)
+        reward: LearnedReward = self._shared(LearnedReward, source, chat_template, settings)
         return reward
 
-    def process(self, path: str | None = None, **settings: Any) -> Reward:
+    def process(self, path: str | None = None, chat_template: str | None = None, **settings: Any) -> Reward:
         """A ProcessReward on the configured (or the given) process reward model.
 
         Raises:
@@ -68,16 +71,17 @@ class _Context:
                 "Reward process_reward needs a process reward model: run the process_reward stage first, or "
                 "give its directory as the option path."
             )
-        reward: ProcessReward = self._shared(ProcessReward, source, settings)
+        reward: ProcessReward = self._shared(ProcessReward, source, chat_template, settings)
         reward.check_settings()
         return reward
 
-    def _shared(self, kind: Any, source: Any, settings: dict[str, Any]) -> Any:
+    def _shared(self, kind: Any, source: Any, template: str | None, settings: dict[str, Any]) -> Any:
         """A copy of the loaded ``kind``: the model is shared, the settings are not."""
         if not isinstance(source, kind):
-            key = f"{kind.__name__} {source}"
+            template = template or self.chat_template
+            key = f"{kind.__name__} {source} {template}"
             if key not in self.loaded:
-                self.loaded[key] = kind(source, device=self.device)
+                self.loaded[key] = kind(source, device=self.device, chat_template=template)
             source = self.loaded[key]
         reward = copy.copy(source)
         for name, value in settings.items():
@@ -97,10 +101,10 @@ def _reward_model(
     batch_size: int = 16,
     max_length: int = 1024,
     squash: bool = False,
+    chat_template: str | None = None,
 ) -> Reward:
-    return context.learned(
-        "reward_model", path, batch_size=batch_size, max_length=max_length, squash=squash, name="reward_model"
-    )
+    settings: dict[str, Any] = {"batch_size": batch_size, "max_length": max_length, "squash": squash}
+    return context.learned("reward_model", path, chat_template, **settings, name="reward_model")
 
 
 def _process_reward(
@@ -110,11 +114,12 @@ def _process_reward(
     separator: str | None = None,
     batch_size: int = 16,
     max_length: int = 1024,
+    chat_template: str | None = None,
 ) -> Reward:
     settings: dict[str, Any] = {"aggregate": aggregate, "batch_size": batch_size, "max_length": max_length}
     if separator is not None:  # else as in training
         settings["separator"] = separator
-    return context.process(path, **settings)
+    return context.process(path, chat_template, **settings)
 
 
 def _plain(build: Callable[..., Reward]) -> Callable[..., Reward]:
@@ -173,6 +178,7 @@ def build_reward(
     process_reward: Any = None,
     clip: float | None = None,
     device: str | None = None,
+    chat_template: str | None = None,
 ) -> CombinedReward:
     """Return the weighted sum of the rewards in ``specs``.
 
@@ -182,6 +188,7 @@ def build_reward(
         process_reward: directory of a process reward model (or a ProcessReward), for rewards that use one.
         clip: bound of the sum, before anything normalises it (``rl.reward_clip``).
         device: where reward models are loaded (``model.device``); None is its default.
+        chat_template: a Jinja file for reward models without a template (``model.chat_template``).
 
     Raises:
         RewardError: an unknown name or option (the nearest one is told), a missing file or reward model.
@@ -190,7 +197,7 @@ def build_reward(
         >>> build_reward([RewardSpec(name="sales"), RewardSpec(name="language", weight=0.1)]).names
         ['sales', 'language']
     """
-    context = _Context(reward_model, process_reward, device)
+    context = _Context(reward_model, process_reward, device, chat_template)
     gates = [number for number, spec in enumerate(specs) if spec.gate]
     constraints = {number: spec.constraint for number, spec in enumerate(specs) if spec.constraint}
     components = [(_build_one(spec, context), spec.weight) for spec in specs]

@@ -14,6 +14,8 @@ _KINDS = {
     "process_reward": ("process reward model", "token"),
 }
 
+_OWN = '"FILE.py:function"'
+
 
 def read_card(path: str | Path, name: str) -> dict[str, Any]:
     """Return the JSON object ``name`` beside a model; empty when there is no such file.
@@ -33,29 +35,67 @@ def read_card(path: str | Path, name: str) -> dict[str, Any]:
     return card
 
 
-def load_trained(stage: str, path: str, tokenizer: Any = None, device: str | None = None) -> tuple[Any, Any]:
-    """Load what ``stage`` (``reward_model`` or ``process_reward``) wrote: the model and its tokenizer.
+def load_scorer_tokenizer(path: str, chat_template: str | None = None) -> Any:
+    """Load the tokenizer of a model that scores and is not trained: any padding will do.
+
+    ``chat_template`` names a Jinja file for a tokenizer that has no template of its own.
+
+    Raises:
+        ModelError: no tokenizer, or no template at all.
+    """
+    from trimtab.models.load import load_tokenizer
+
+    return load_tokenizer(path, is_scorer=True, default_template=chat_template)
+
+
+def load_trained(stage: str, path: str, tokenizer: Any, device: str | None = None) -> Any:
+    """Load the model that ``stage`` (``reward_model`` or ``process_reward``) wrote, or one like it.
 
     Args:
         stage: which of the two is expected at ``path``.
         path: its directory.
-        tokenizer: taken instead of the one in the directory.
+        tokenizer: the directory's own.
         device: cpu, cuda, cuda:N; None takes a GPU where there is one.
 
     Raises:
-        ModelError: the directory holds another kind of model, or none.
+        ModelError: the directory holds another kind of model, one whose scores cannot be read, or none.
     """
     from trimtab.models import load
 
     name, kind = _KINDS[stage]
-    tokenizer = tokenizer or load.load_tokenizer(path)
     is_right = load.is_sequence_classifier if kind == "sequence" else load.is_token_classifier
     if not is_right(path):
+        found = ", ".join(load.architectures(path)) or "nothing that its config.json names"
         raise ModelError(
-            f"{path} is no {name} (a {kind} classifier): train one with the stage {stage} and give "
-            "its directory."
+            f"{path} is no {name} (a {kind} classifier): it holds {found}. Train one with the stage {stage}, "
+            f"or score with it in a function of your own: rewards = [{_OWN}]."
         )
-    settings: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "device": device}
     if kind == "sequence":
-        return load.load_sequence_classifier(path, **settings), tokenizer
-    return load.load_token_classifier(path, num_labels=None, **settings), tokenizer
+        model = load.load_sequence_classifier(path, num_labels=None, pad_token_id=None, device=device)
+    else:
+        pad = tokenizer.pad_token_id
+        model = load.load_token_classifier(path, num_labels=None, pad_token_id=pad, device=device)
+    _check_head(model, path, name)
+    return model
+
+
+def _check_head(model: Any, path: str, name: str) -> None:
+    """Refuse what would be read wrongly: an encoder, a head that is not stored, more than two labels."""
+    from trimtab.models.load import stored_names
+
+    kind, head = type(model).__name__, getattr(model, "score", None)
+    if not hasattr(head, "weight"):
+        raise ModelError(
+            f"{path} holds a {kind}, which has no score head on a causal trunk, so it cannot be used as a "
+            f"{name} here; score with it in a function of your own: rewards = [{_OWN}]."
+        )
+    if not any(stored.endswith("score.weight") for stored in stored_names(path)):
+        raise ModelError(
+            f"{path} has no score.weight among its tensors, so its {kind} would score by chance: rename the "
+            f"tensor of its head to score.weight, or train a {name}."
+        )
+    if model.config.num_labels > 2:
+        raise ModelError(
+            f"{path} has {model.config.num_labels} labels; a {name} has 1, or 2 (the second is the good "
+            f"one). Score with it in a function of your own: rewards = [{_OWN}]."
+        )

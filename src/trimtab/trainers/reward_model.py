@@ -16,7 +16,7 @@ from trimtab.functional import bradley_terry_loss, expected_calibration_error
 from trimtab.models.forward import sequence_scores
 from trimtab.models.optim import learning_rate_at
 from trimtab.models.padded import padded
-from trimtab.rewards.learned import encode_for_reward
+from trimtab.rewards.conversation import encode_for_reward
 from trimtab.runs.faults import reach
 from trimtab.trainers.held_out import split_by_prompt
 from trimtab.trainers.scorer import Scorer, in_microbatches, restore, room_of

@@ -16,6 +16,8 @@ from trimtab.errors import ModelError, RewardError
 from trimtab.models.load import load_sequence_classifier
 from trimtab.models.lora import AdapterOff, has_adapter
 from trimtab.models.save import save_model
+from trimtab.rewards import encode_for_reward
+from trimtab.types import Prompt, Sample
 
 
 def recipe(**rl: Any) -> Recipe:
@@ -131,3 +133,33 @@ def test_publishing_moves_the_version(policy: str) -> None:
     system = build_system(recipe(), policy, None)
     system.publish(policy_version=7)
     assert system.engine.policy_version == 7
+
+
+def test_a_critic_from_a_reward_model_predicts_its_rewards(policy: str, tmp_path: Path) -> None:
+    """R6, issue 14 (A.3): scores around 30 ± 8 are normalised by the card, for the reward and the critic."""
+    model = load_sequence_classifier(policy, pad_token_id=PAD, dtype="float32", seed=5)
+    with torch.no_grad():
+        model.score.weight.mul_(50)
+    card = {"mean": 30.0, "std": 8.0}
+    folder = str(save_model(model, tiny_tokenizer(), str(tmp_path / "rm"), {"reward_model.json": card}))
+    spec = {"name": "reward_model", "weight": 2.0}
+    system = build_system(recipe(algorithm="ppo", rewards=[spec]), policy, folder)
+    answered = [Sample(Prompt("0", ({"role": "user", "content": "a?"},)), "yes")]
+    reward = system.reward.score(answered)[0].value
+    ids = torch.tensor([[*encode_for_reward(tiny_tokenizer(), answered[0].prompt.messages, "yes"), 5]])
+    with torch.no_grad():
+        value = critic_of(system)(ids, torch.ones_like(ids))[0, -1]
+    assert float(value) == pytest.approx(reward, abs=1e-4)
+
+
+def test_a_critic_reads_the_policys_tokens(policy: str, tmp_path: Path) -> None:
+    """Trap 11: a reward model of another vocabulary cannot be the critic; the fix is named."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<more>"])
+    model = load_sequence_classifier(policy, pad_token_id=PAD, dtype="float32", seed=5)
+    model.resize_token_embeddings(len(tokenizer))
+    folder = str(save_model(model, tokenizer, str(tmp_path / "rm")))
+    with pytest.raises(ModelError, match='critic_init = "policy"'):
+        build_system(recipe(algorithm="ppo", rewards=["reward_model"]), policy, folder)
+    ppo = {"critic_init": "policy"}
+    build_system(recipe(algorithm="ppo", rewards=["reward_model"], ppo=ppo), policy, folder)

@@ -11,7 +11,7 @@ from tests.unit.models.tiny import PAD, random_prompts, tiny_model, tiny_tokeniz
 from trimtab.errors import ConfigError
 from trimtab.models.forward import sequence_scores, token_scores
 from trimtab.models.load import load_sequence_classifier, save_model
-from trimtab.models.value_head import SharedCritic, align_values, build_critic
+from trimtab.models.value_head import HeadScale, SharedCritic, align_values, build_critic
 
 IDS = torch.tensor([[*random_prompts(9)[0]], [*random_prompts(6)[0], PAD, PAD, PAD]])
 MASK = torch.tensor([[True] * 9, [True] * 6 + [False] * 3])
@@ -61,6 +61,23 @@ def test_critic_from_a_reward_model(tmp_path: Path) -> None:
     assert torch.allclose(critic(ids, mask)[:, 7], reward, atol=1e-5) and reward.any()
     plain = build_critic("separate", start, policy)
     assert not plain(ids, mask).any()
+
+
+def test_critic_on_the_scale_of_its_rewards(tmp_path: Path) -> None:
+    """R6: raw scores of 40 and more, normalised by the card for the reward, are normalised for the critic."""
+    policy = tiny_model()
+    start = save_model(policy, tiny_tokenizer(), tmp_path / "sft")
+    reward_model = load_sequence_classifier(start, pad_token_id=PAD, seed=3)
+    with torch.no_grad():
+        reward_model.score.weight.mul_(100)
+    folder = save_model(reward_model, tiny_tokenizer(), tmp_path / "rm")
+    ids, mask = torch.tensor(random_prompts(8)), torch.ones(1, 8, dtype=torch.bool)
+    with torch.no_grad():
+        raw = float(sequence_scores(reward_model, ids[:, :7], mask[:, :7]))
+    mean, std, weight = 5.0, 20.0, 0.5
+    scale = HeadScale(weight / std, -mean * weight / std)
+    critic = build_critic("separate", folder, policy, scale=scale)
+    assert float(critic(ids, mask)[0, 7]) == pytest.approx(weight * (raw - mean) / std, abs=1e-4)
 
 
 def test_shared_critic_in_one_pass() -> None:

@@ -36,8 +36,8 @@ def toy_tokenizer() -> Any:
     return tokenizer
 
 
-def toy_reward_model(seed: int = 0, max_positions: int = 512) -> Any:
-    """A random classifier with one label."""
+def toy_reward_model(seed: int = 0, max_positions: int = 512, labels: int = 1) -> Any:
+    """A random classifier."""
     import torch
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
@@ -49,7 +49,7 @@ def toy_reward_model(seed: int = 0, max_positions: int = 512) -> Any:
         num_hidden_layers=1,
         num_attention_heads=2,
         max_position_embeddings=max_positions,
-        num_labels=1,
+        num_labels=labels,
         pad_token_id=0,
         eos_token_id=2,
     )

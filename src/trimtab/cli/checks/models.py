@@ -50,16 +50,17 @@ def check_tokenizer(path: str, tokenizer: Any, eos_ids: frozenset[int]) -> Itera
         )
 
 
-def check_reward_model(path: str, tokenizer: Any) -> Iterator[CheckLine]:
+def check_reward_model(path: str, tokenizer: Any, template: str | None) -> Iterator[CheckLine]:
     """A reward model that is given: a classifier, validated, and with the policy's tokenizer and template."""
-    from trimtab.models.load import is_sequence_classifier, load_tokenizer
     from trimtab.rewards.learned import load_card
+    from trimtab.rewards.trained import load_scorer_tokenizer, load_trained
 
-    own = load_tokenizer(path)
-    if not is_sequence_classifier(path):
-        fix = "train one with the stage reward_model"
-        yield CheckLine("fail", "reward model", f"{path} is a language model, not a reward model", fix)
-        return
+    own = load_scorer_tokenizer(path, template)
+    config = load_trained("reward_model", path, own, "cpu").config
+    if config.num_labels == 2:
+        bad, good = (repr(config.id2label.get(label)) for label in (0, 1))
+        found = f"{path} has two labels: the score is the logit of {good} minus that of {bad}"
+        yield CheckLine("warn", "reward model", found, "see that the second label is the good one")
     card = load_card(path)
     accuracy = card.get("accuracy")
     if accuracy is None:

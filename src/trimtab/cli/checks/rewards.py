@@ -60,6 +60,7 @@ def check_rewards(recipe: Recipe, prompts: Sequence[Prompt], reward_model: str |
         process_reward=process_reward,
         clip=recipe.rl.reward_clip,
         device=recipe.model.device,
+        chat_template=recipe.model.chat_template,
     )
     samples = [Sample(prompt, answer) for prompt, answer in zip(prompts[:TRIED], ANSWERS, strict=False)]
     results = reward.score(samples)
@@ -86,6 +87,7 @@ def check_judge(recipe: Recipe, reward_model: str | None) -> Iterator[CheckLine]
         rewards=recipe.rl.rewards,
         reward_model=reward_model,
         device=recipe.model.device,
+        chat_template=recipe.model.chat_template,
     )
     yield CheckLine("pass", "eval.judge", f"{recipe.eval.judge} is no training reward")
 
