@@ -157,7 +157,7 @@ def build_critic(
         head.linear.weight.copy_(scale.factor * _one_label(weight))
         head.linear.bias.fill_(scale.shift)
         if bias is not None:
-            head.linear.bias += scale.factor * _one_label(bias.float())
+            head.linear.bias.add_(scale.factor * _one_label(bias.float()))
     return Critic(model.base_model, head).eval()
 
 

@@ -98,6 +98,7 @@ def _sales(context: _Context, relevance: bool = False) -> Reward:
 def _reward_model(
     context: _Context,
     path: str | None = None,
+    *,
     batch_size: int = 16,
     max_length: int = 1024,
     squash: bool = False,
@@ -110,6 +111,7 @@ def _reward_model(
 def _process_reward(
     context: _Context,
     path: str | None = None,
+    *,
     aggregate: str = "min",
     separator: str | None = None,
     batch_size: int = 16,
