@@ -28,9 +28,10 @@ def kl_estimate(
     exp(−d) − 1 + d: unbiased and never negative. ``abs`` is the absolute value of d. For reports and for the
     KL in the reward; as a loss use ``kl_loss``.
 
-    The exponent of k3 is bounded at 20 (``bounded_exp``): a token that the policy has all but forgotten counts
-    4.9e8 nats instead of infinity, and a report of it stays a number. Up to there it is exact; TRL does not
-    bound it, verl and OpenRLHF cut the whole estimate at 10 nats, which would hide how far a run has gone.
+    The exponent of k3 is bounded at 20 (``bounded_exp``): a token that the policy has all but forgotten
+    counts 4.9e8 nats instead of infinity, and a report of it stays a number. Up to there it is exact; TRL
+    does not bound it, verl and OpenRLHF cut the whole estimate at 10 nats, which would hide how far a run has
+    gone.
 
     Raises:
         ConfigError: an unknown ``kind``; ``full`` needs logits, see ``full_kl``.

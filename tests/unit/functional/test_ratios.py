@@ -100,7 +100,7 @@ def test_the_bound_of_a_ratio():
 @pytest.mark.parametrize("gap", [-1e4, -100.0, 100.0, 1e4])
 @pytest.mark.parametrize("advantage", [-1.0, 1.0])
 def test_every_exponent_of_a_log_ratio_is_bounded(gap, advantage):
-    """R14: one token that moved beyond all measure leaves loss, gradient and figures finite, in every form."""
+    """R14: a token that moved beyond all measure leaves loss, gradient and figures finite, in every form."""
     old, mask = torch.tensor([[-2.0, -2.0]]), torch.ones(1, 2, dtype=torch.bool)
     advantages = torch.full((1, 2), advantage)
 
