@@ -50,11 +50,11 @@ def win_rate(
     """Return how often A beats B on the same prompts.
 
     An answer is a text, or a completion that also says whether it was cut off at the length limit; judges
-    that can be told are told. Several answers per prompt are compared one to one, in order, and averaged within the prompt. Every pair
-    is judged in both orders and averaged, so a judge that likes the first place gives ties. A mean preference
-    within ``tie_margin`` of 0.5 is a tie. The interval is a percentile bootstrap over prompts: all answers to
-    one prompt stay together, so what makes a prompt easy for both does not widen it, and answers to one
-    prompt do not count as independent. Where all outcomes are alike the bootstrap would claim certainty;
+    that can be told are told. Several answers per prompt are compared one to one, in order, and averaged
+    within the prompt. Every pair is judged in both orders and averaged, so a judge that likes the first place
+    gives ties. A mean preference within ``tie_margin`` of 0.5 is a tie. The interval is a percentile
+    bootstrap over prompts: all answers to one prompt stay together, so what makes a prompt easy for both does
+    not widen it, and answers to one prompt do not count as independent. Where all outcomes are alike the bootstrap would claim certainty;
     there the interval is the exact binomial one. Wins, ties and losses count pairs of answers.
 
     Raises:

@@ -90,7 +90,7 @@ class JudgeReward:
 def compare_in_both_orders(
     judge: ChatJudge, pairs: Sequence[tuple[Sample, Sample]]
 ) -> list[tuple[float, bool] | Failure]:
-    """For each (answer, other) to the prompt of ``answer``: the preference for it (1, 0.5, 0) and whether both
+    """For each (answer, other) to one prompt: the preference for ``answer`` (1, 0.5, 0) and whether both
     orders agreed; equal answers are a tie without asking. One verdict missing: a Failure.
 
     The judge is told which answers were cut off at the length limit.
