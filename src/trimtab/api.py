@@ -25,6 +25,7 @@ from trimtab.rewards.registry import describe_sandbox
 from trimtab.runs import RunWriter, TerminalView, named_stats
 from trimtab.trainers.cadence import Cadence
 from trimtab.trainers.grpo import grpo_step
+from trimtab.trainers.measure import num_trained
 from trimtab.trainers.ppo import ppo_step
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.shaping import RewardShaping
@@ -111,7 +112,7 @@ class _Trainer:
         run_step = ppo_step if self.algorithm == "ppo" else grpo_step
         metrics, records = run_step(self.system, stream, now, self.stage, at, self.shaping)
         cadence.after_step(self.step, metrics, records)
-        cadence.follow_kl(self.kl_controller, self.step, metrics, num_samples=len(records))
+        cadence.follow_kl(self.kl_controller, self.step, metrics, num_samples=num_trained(records))
         cadence.follow_constraints(self.shaping, self.step)
         cadence.evaluate_and_save(self.step, steps, self.system, self.trained)
         self.step += 1

@@ -68,6 +68,11 @@ class RewardResult:
     value: float | None
     parts: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
+    is_closed: bool = False  # a gate forbids the completion: see ``rewards/combine.py``
+
+    def passes(self, threshold: float) -> bool:
+        """Whether the completion passes: scored, ``threshold`` at least, and no gate closed."""
+        return self.value is not None and not self.is_closed and self.value >= threshold
 
 
 @dataclass(frozen=True, slots=True)

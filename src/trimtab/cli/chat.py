@@ -78,6 +78,11 @@ class Speaker:
         params = replace(self.params, seed=self.params.seed + len(self.messages))
         completion = self.engine.generate([ids], 1, params)[0][0]
         self.messages.append({"role": "assistant", "content": completion.text})
+        if completion.finish_reason == "length":
+            limit = self.params.max_new_tokens
+            print(
+                f"(cut off after {limit} tokens; --max-new-tokens {2 * limit} allows more)", file=sys.stderr
+            )
         return printable(completion.text)
 
 

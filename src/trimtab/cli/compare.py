@@ -72,8 +72,7 @@ def compare_models(args: argparse.Namespace) -> str:
     judge = build_judge(args.judge, tie_margin=args.tie_margin, device=args.device)
     prompts = prompts_for(args.data, "hidden", args.seed, args.num_prompts)
     answers: dict[str, list[Any]] = {name: sample(path, prompts, args) for name, path in _sides(args)}
-    texts = {name: [completion.text for completion in found] for name, found in answers.items()}
-    won = win_rate(prompts, texts["B"], texts["A"], judge, seed=args.seed)
+    won = win_rate(prompts, answers["B"], answers["A"], judge, seed=args.seed)
     rows = []
     for name, path in _sides(args):
         found = answers[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trimtab.config.algorithms import ALGORITHMS, PRESETS
+from trimtab.config.idle import doubtful_settings, idle_settings, written_keys
 from trimtab.config.recipe import PathsConfig, Recipe
 from trimtab.config.schema import field_type, key_names
 from trimtab.config.sentence import sentence
@@ -50,6 +52,8 @@ def build_recipe(
 
     ``text`` is the TOML that the data came from, for line numbers; ``overridden`` are the keys that did not.
 
+    Warns of settings that have no effect beside others (``idle.py``).
+
     Raises:
         ConfigError: with the first problem as one sentence.
     """
@@ -58,7 +62,22 @@ def build_recipe(
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise ConfigError(sentence(error, where, text, overridden)) from None
+    _say_what_is_idle(recipe, list(written_keys(tree)), overridden, where)
     return _with_algorithm_in_paths(recipe)
+
+
+def _say_what_is_idle(recipe: Recipe, written: Sequence[str], overridden: Sequence[str], where: str) -> None:
+    """Warn of settings that do nothing, or hardly what was meant.
+
+    Raises:
+        ConfigError: one that contradicts another.
+    """
+    for text, is_refused in idle_settings(recipe, written, overridden):
+        if is_refused:
+            raise ConfigError(f"{where}: {text}.")
+        warnings.warn(f"{where}: {text}.", stacklevel=3)
+    for text in doubtful_settings(recipe):
+        warnings.warn(f"{where}: {text}.", stacklevel=3)
 
 
 def _with_preset(tree: dict[str, Any], where: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from trimtab.config import RewardSpec
 from trimtab.errors import ConfigError, RewardError
 from trimtab.rewards.http_json import Failure
-from trimtab.rewards.judge import JudgeReward, chat_address, compare_in_both_orders, judge_reward
+from trimtab.rewards.judge import JudgeReward, chat_address, compare_in_both_orders, is_cut, judge_reward
 from trimtab.types import Prompt, RewardResult, Sample
 
 CHAT_PREFIX = "openai:"
@@ -31,28 +31,31 @@ class PairJudge:
 
     def __init__(self, reward: JudgeReward) -> None:
         self.reward = reward
-        self._known: dict[tuple[str, str, str], float] = {}
+        self._known: dict[tuple[object, ...], float] = {}
 
-    def prepare_pairs(self, pairs: Sequence[tuple[Prompt, str, str]]) -> None:
+    def prepare_pairs(self, pairs: Sequence[tuple[Sample, Sample]]) -> None:
         """Judge all pairs at once, and keep the preferences.
 
         Raises:
             RewardError: a pair got no verdict.
         """
         missing = list({_key(*pair): pair for pair in pairs if _key(*pair) not in self._known}.values())
-        asked = [(prompt.messages, first, second) for prompt, first, second in missing]
-        for (prompt, first, second), found in zip(
-            missing, compare_in_both_orders(self.reward.judge, asked), strict=True
+        for (first, second), found in zip(
+            missing, compare_in_both_orders(self.reward.judge, missing), strict=True
         ):
             if isinstance(found, Failure):
                 raise RewardError(f"The judge could not compare two answers: {found.reason}.")
-            self._known[_key(prompt, first, second)] = found[0]
-            self._known[_key(prompt, second, first)] = 1.0 - found[0]
+            self._known[_key(first, second)] = found[0]
+            self._known[_key(second, first)] = 1.0 - found[0]
 
     def compare(self, prompt: Prompt, first: str, second: str) -> float:
-        """Return 1, 0.5 or 0: the preference for ``first``."""
-        self.prepare_pairs([(prompt, first, second)])
-        return self._known[_key(prompt, first, second)]
+        """Return 1, 0.5 or 0: the preference for ``first``; both are taken to have ended by themselves."""
+        return self.compare_samples(Sample(prompt, first), Sample(prompt, second))
+
+    def compare_samples(self, first: Sample, second: Sample) -> float:
+        """The same for answers of which it is known how they ended."""
+        self.prepare_pairs([(first, second)])
+        return self._known[_key(first, second)]
 
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """Return the rubric's score of each answer, in 0..1: the judge seen as a reward, never trained on."""
@@ -90,5 +93,6 @@ def _parts(name: str) -> tuple[str, str]:
     return model, url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
 
 
-def _key(prompt: Prompt, first: str, second: str) -> tuple[str, str, str]:
-    return repr([sorted(message.items()) for message in prompt.messages]), first, second
+def _key(first: Sample, second: Sample) -> tuple[object, ...]:
+    messages = repr([sorted(message.items()) for message in first.prompt.messages])
+    return messages, first.completion, is_cut(first), second.completion, is_cut(second)

@@ -18,7 +18,11 @@ from trimtab.types import Prompt, RewardResult, Sample
 
 
 class Judge(Protocol):
-    """Compares two answers to one prompt."""
+    """Compares two answers to one prompt.
+
+    One that also has ``compare_samples(first, second)`` is given samples instead of texts, and so knows which
+    answers were cut off at the length limit.
+    """
 
     def compare(self, prompt: Prompt, first: str, second: str) -> float:
         """Return the preference for ``first``: 1, 0.5 for a tie, 0, or anything between."""
@@ -42,19 +46,19 @@ class ScoreJudge:
 
     def __init__(self, scorer: Callable[[str, str], float] | Reward, margin: float = 0.0) -> None:
         self.scorer, self.margin = scorer, margin
-        self._scores: dict[tuple[str, str], float] = {}
+        self._scores: dict[tuple[str, str, str], float] = {}
 
     def prepare(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> None:
-        """Score all answers at once and keep the scores.
+        """:meth:`prepare_samples` of answers that ended by themselves."""
+        self.prepare_samples([Sample(p, answer) for p, answer in zip(prompts, answers, strict=True)])
+
+    def prepare_samples(self, samples: Sequence[Sample]) -> None:
+        """Score all answers at once and keep the scores; the same text cut off is another answer.
 
         Raises:
             RewardError: an answer cannot be scored.
         """
-        missing = {
-            (_key(prompt), answer): Sample(prompt, answer)
-            for prompt, answer in zip(prompts, answers, strict=True)
-            if (_key(prompt), answer) not in self._scores
-        }
+        missing = {_key(sample): sample for sample in samples if _key(sample) not in self._scores}
         results = self.score(list(missing.values()))
         for key, result in zip(missing, results, strict=True):
             if result.value is None:
@@ -62,9 +66,13 @@ class ScoreJudge:
             self._scores[key] = result.value
 
     def compare(self, prompt: Prompt, first: str, second: str) -> float:
-        """Return 1, 0.5 or 0: the preference for ``first``."""
-        self.prepare([prompt, prompt], [first, second])
-        difference = self._scores[_key(prompt), first] - self._scores[_key(prompt), second]
+        """Return 1, 0.5 or 0: the preference for ``first``; both are taken to have ended by themselves."""
+        return self.compare_samples(Sample(prompt, first), Sample(prompt, second))
+
+    def compare_samples(self, first: Sample, second: Sample) -> float:
+        """The same for answers of which it is known how they ended."""
+        self.prepare_samples([first, second])
+        difference = self._scores[_key(first)] - self._scores[_key(second)]
         if difference == 0 or abs(difference) < self.margin:
             return 0.5
         return float(difference > 0)
@@ -158,5 +166,6 @@ def _same_model(one: Path, other: Path) -> bool:
     return all(file.is_file() for file in files) and filecmp.cmp(*files, shallow=False)
 
 
-def _key(prompt: Prompt) -> str:
-    return repr([sorted(message.items()) for message in prompt.messages])
+def _key(sample: Sample) -> tuple[str, str, str]:
+    messages = repr([sorted(message.items()) for message in sample.prompt.messages])
+    return messages, sample.completion, sample.finish_reason

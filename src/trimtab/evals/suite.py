@@ -22,7 +22,7 @@ class EvalResult:
     groups: tuple[RolloutGroup, ...]
     reward: float  # mean; 0 when everything abstained, see num_scored
     reward_std: float
-    pass_rate: float  # share of completions whose reward is at least pass_threshold
+    pass_rate: float  # share of completions whose reward is at least pass_threshold, with no gate closed
     pass_threshold: float
     parts: dict[str, float]  # mean of each reward component
     num_scored: int
@@ -66,7 +66,7 @@ class EvalResult:
     def pass_at_k(self, k: int) -> float:
         """Mean unbiased pass@k over the prompts with at least ``k`` scored completions."""
         groups = [
-            [r.value >= self.pass_threshold for r in group.rewards if r.value is not None]
+            [r.passes(self.pass_threshold) for r in group.rewards if r.value is not None]
             for group in self.groups
         ]
         return mean_pass_at_k(groups, k)
@@ -109,7 +109,7 @@ def summarise_groups(groups: Sequence[RolloutGroup], pass_threshold: float = 0.5
         groups=tuple(groups),
         reward=fmean(values) if values else 0.0,
         reward_std=stdev(values) if len(values) > 1 else 0.0,
-        pass_rate=fmean(value >= pass_threshold for value in values) if values else 0.0,
+        pass_rate=fmean(r.passes(pass_threshold) for r in results if r.value is not None) if values else 0.0,
         pass_threshold=pass_threshold,
         parts={name: fmean(r.parts[name] for r in results if name in r.parts) for name in names},
         num_scored=len(values),

@@ -12,10 +12,12 @@ from scipy.stats import bootstrap
 
 from trimtab.errors import DataError, RewardError
 from trimtab.evals.judges import Judge, ScoreJudge, build_judge
-from trimtab.types import Prompt
+from trimtab.rollout.collect import sample_of
+from trimtab.types import Completion, Prompt, Sample
 
 __all__ = ["Judge", "ScoreJudge", "WinRate", "build_judge", "mean_interval", "win_rate"]
 
+Answer = str | Completion
 NUM_RESAMPLES = 2000
 CONFIDENCE = 0.95
 
@@ -39,19 +41,20 @@ class WinRate:
 
 def win_rate(
     prompts: Sequence[Prompt | str],
-    answers_a: Sequence[str | Sequence[str]],
-    answers_b: Sequence[str | Sequence[str]],
+    answers_a: Sequence[Answer | Sequence[Answer]],
+    answers_b: Sequence[Answer | Sequence[Answer]],
     judge: Judge,
     tie_margin: float = 0.0,
     seed: int = 0,
 ) -> WinRate:
     """Return how often A beats B on the same prompts.
 
-    Several answers per prompt are compared one to one, in order, and averaged within the prompt. Every pair
-    is judged in both orders and averaged, so a judge that likes the first place gives ties. A mean preference
-    within ``tie_margin`` of 0.5 is a tie. The interval is a percentile bootstrap over prompts: all answers to
-    one prompt stay together, so what makes a prompt easy for both does not widen it, and answers to one
-    prompt do not count as independent. Where all outcomes are alike the bootstrap would claim certainty;
+    An answer is a text, or a completion that also says whether it was cut off at the length limit; judges
+    that can be told are told. Several answers per prompt are compared one to one, in order, and averaged
+    within the prompt. Every pair is judged in both orders and averaged, so a judge that likes the first place
+    gives ties. A mean preference within ``tie_margin`` of 0.5 is a tie. The interval is a percentile
+    bootstrap over prompts: all answers to one prompt stay together, so what makes a prompt easy for both does
+    not widen it, and answers to one prompt do not count as independent. Where all outcomes are alike the bootstrap would claim certainty;
     there the interval is the exact binomial one. Wins, ties and losses count pairs of answers.
 
     Raises:
@@ -65,10 +68,9 @@ def win_rate(
         )
     pairs = [_pairs(*row) for row in zip(map(_as_prompt, prompts), answers_a, answers_b, strict=True)]
     flat = [pair for row in pairs for pair in row]
-    prepare = getattr(judge, "prepare", None)  # judges that score in batches look at everything first
+    prepare = getattr(judge, "prepare_samples", None)  # judges that score in batches look at all first
     if prepare is not None:
-        rows = [prompt for prompt, _, _ in flat]
-        prepare([*rows, *rows], [*(a for _, a, _ in flat), *(b for _, _, b in flat)])
+        prepare([*(a for a, _ in flat), *(b for _, b in flat)])
     prepare_pairs = getattr(judge, "prepare_pairs", None)  # and those that compare, at all the pairs
     if prepare_pairs is not None:
         prepare_pairs(flat)
@@ -88,22 +90,26 @@ def win_rate(
 
 
 def _pairs(
-    prompt: Prompt, first: str | Sequence[str], second: str | Sequence[str]
-) -> list[tuple[Prompt, str, str]]:
+    prompt: Prompt, first: Answer | Sequence[Answer], second: Answer | Sequence[Answer]
+) -> list[tuple[Sample, Sample]]:
     """The pairs of answers to one prompt."""
-    ours, theirs = ([side] if isinstance(side, str) else list(side) for side in (first, second))
+    ours, theirs = ([side] if isinstance(side, Answer) else list(side) for side in (first, second))
     if not ours or len(ours) != len(theirs):
         raise DataError(
             f"A win rate needs as many answers of each side: prompt {prompt.id or prompt.text!r} has "
             f"{len(ours)} and {len(theirs)}."
         )
-    return [(prompt, a, b) for a, b in zip(ours, theirs, strict=True)]
+    return [(_as_sample(prompt, a), _as_sample(prompt, b)) for a, b in zip(ours, theirs, strict=True)]
 
 
-def _outcome(judge: Judge, pair: tuple[Prompt, str, str], tie_margin: float) -> float:
+def _as_sample(prompt: Prompt, answer: Answer) -> Sample:
+    return Sample(prompt, answer) if isinstance(answer, str) else sample_of(prompt, answer)
+
+
+def _outcome(judge: Judge, pair: tuple[Sample, Sample], tie_margin: float) -> float:
     """1, 0.5 or 0 for the first answer, judged in both orders."""
-    prompt, a, b = pair
-    preference = (_checked(judge.compare(prompt, a, b)) + 1.0 - _checked(judge.compare(prompt, b, a))) / 2
+    a, b = pair
+    preference = (_preference(judge, a, b) + 1.0 - _preference(judge, b, a)) / 2
     is_tie = preference == 0.5 or abs(preference - 0.5) < tie_margin
     return 0.5 if is_tie else float(preference > 0.5)
 
@@ -134,6 +140,13 @@ def _as_prompt(prompt: Prompt | str) -> Prompt:
     if isinstance(prompt, Prompt):
         return prompt
     return Prompt(id="", messages=({"role": "user", "content": prompt},))
+
+
+def _preference(judge: Judge, first: Sample, second: Sample) -> float:
+    compare = getattr(judge, "compare_samples", None)
+    if compare is not None:
+        return _checked(compare(first, second))
+    return _checked(judge.compare(first.prompt, first.completion, second.completion))
 
 
 def _checked(preference: float) -> float:

@@ -23,6 +23,7 @@ from trimtab.functional.diagnostics import (
     explained_variance,
     ratio_summary,
 )
+from trimtab.functional.gates import components_behind_gates, worth_behind_gates
 from trimtab.functional.kl import full_kl, kl_estimate, kl_loss
 from trimtab.functional.logprobs import gather_logprobs, logprobs_and_entropy
 from trimtab.functional.masking import (
@@ -60,6 +61,7 @@ __all__ = [
     "clip_bounds",
     "clip_fraction",
     "clipped_policy_loss",
+    "components_behind_gates",
     "cross_entropy",
     "decoupled_advantages",
     "distinct_n",
@@ -101,4 +103,5 @@ __all__ = [
     "token_rewards_with_kl",
     "value_loss",
     "without_lone_rewards",
+    "worth_behind_gates",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from trimtab.errors import ConfigError
 from trimtab.functional.checks import check_choice, check_same_shape
 from trimtab.functional.masking import masked_fill_zero
+from trimtab.functional.ratios import MAX_LOG_RATIO, bounded_exp
 
 KLEstimator = Literal["k1", "kl", "k2", "mse", "k3", "abs"]
 
@@ -26,6 +27,11 @@ def kl_estimate(
     ``k1`` (also ``kl``) is d: unbiased, of either sign. ``k2`` (also ``mse``) is d²/2. ``k3`` is
     exp(−d) − 1 + d: unbiased and never negative. ``abs`` is the absolute value of d. For reports and for the
     KL in the reward; as a loss use ``kl_loss``.
+
+    The exponent of k3 is bounded at 20 (``bounded_exp``): a token that the policy has all but forgotten
+    counts 4.9e8 nats instead of infinity, and a report of it stays a number. Up to there it is exact; TRL
+    does not bound it, verl and OpenRLHF cut the whole estimate at 10 nats, which would hide how far a run has
+    gone.
 
     Raises:
         ConfigError: an unknown ``kind``; ``full`` needs logits, see ``full_kl``.
@@ -44,7 +50,8 @@ def kl_estimate(
     if kind == "abs":
         return d.abs()
     # expm1 keeps the digits that exp(−d) − 1 would lose near 0; the clamp removes its last rounding error.
-    return (torch.expm1(-d) + d).clamp(min=0.0)
+    excess = (-d - MAX_LOG_RATIO).clamp(min=0).detach()  # as in bounded_exp
+    return (torch.expm1(-d - excess) + d).clamp(min=0.0)
 
 
 def full_kl(logits: Tensor, ref_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -77,6 +84,9 @@ def kl_loss(
     an older policy sampled; without ``old_logprobs`` the policy itself sampled them and ρ = 1. Each token
     is charged for its own d only; put the KL in the reward to charge it for what it leads to.
 
+    In that derivative of k3 the two terms with exp(−d) cancel, so it is written down as what is left, ρ·d: no
+    exponent but the bounded one of ρ is in the gradient, whatever d is.
+
     Raises:
         ConfigError: ``k1`` (its expected gradient is zero, trap 1), ``abs``, ``full`` or an unknown name.
     """
@@ -88,5 +98,9 @@ def kl_loss(
         )
     value = kl_estimate(logprobs, ref_logprobs, estimator, mask=mask)
     sampled_by = logprobs.detach() if old_logprobs is None else old_logprobs.detach()
-    ratio = torch.exp(masked_fill_zero(logprobs - sampled_by, mask))
-    return value * (ratio.detach() if estimator in ("k2", "mse") else ratio)
+    ratio = bounded_exp(masked_fill_zero(logprobs - sampled_by, mask)).detach()
+    if estimator in ("k2", "mse"):
+        return value * ratio
+    d = masked_fill_zero(logprobs - ref_logprobs, mask)
+    slope = masked_fill_zero(ratio * d.detach(), mask)
+    return (value * ratio).detach() + slope * (d - d.detach())

@@ -13,8 +13,7 @@ from trimtab.errors import AdvantageError
 from trimtab.functional.advantages import estimate_advantages, scale_advantages
 from trimtab.functional.checks import check_same_shape
 from trimtab.functional.masking import masked_mean, masked_sum
-from trimtab.functional.policy_losses import clip_bounds, clipped_policy_loss
-from trimtab.functional.ratios import token_ratio
+from trimtab.functional.policy_losses import clipped_policy_loss
 
 
 def rlhf_objective(
@@ -78,11 +77,11 @@ def grpo_loss(
 
     Four distributions: the current policy, the **old** policy that sampled (for the ratio), the
     **reference** (for the KL), and the rewards of the reward model. Advantage: reward minus the mean of its
-    row, then centred and divided by the unbiased std over the whole batch + 1e-8. Loss: −mean(clip(ratio,
-    1/c, c) · A) + kl_coef · mean(policy − reference). This is a plain clip, without PPO's minimum: beyond a
-    bound a completion has no gradient whatever the sign of A. The KL is the specification's mean difference
-    (k1): right as a number, but its expected gradient is zero on the policy's own samples; the production
-    form takes ``kl_loss`` (trap 1).
+    row, then centred and divided by the unbiased std over the whole batch + 1e-8. Loss: −mean(min(ratio·A,
+    clip(ratio, 1/c, c)·A)) + kl_coef · mean(policy − reference): PPO's minimum with a factor c, so that a
+    completion loses its gradient only where it has already moved too far in the direction of its advantage.
+    The KL is the specification's mean difference (k1): right as a number, but its expected gradient is zero
+    on the policy's own samples; the production form takes ``kl_loss`` (trap 1).
 
     Raises:
         AdvantageError: fewer than two samples per prompt, or a reward that is not finite.
@@ -98,10 +97,9 @@ def grpo_loss(
         raise ValueError(f"grpo_loss: rewards has shape {list(rewards.shape)}; give [batch, num_samples]")
     if rewards.shape[1] < 2:
         raise AdvantageError("grpo_loss needs at least 2 samples per prompt to compare; raise num_samples")
-    low, high = clip_bounds(0.0, 0.0, clip_ratio)
-    advantages = _batch_normalised(rewards)
-    clipped = token_ratio(policy_logprobs, old_logprobs).clamp(low, high)
-    return -(clipped * advantages).mean() + kl_coef * (policy_logprobs - ref_logprobs.detach()).mean()
+    inside, advantages = torch.ones_like(rewards, dtype=torch.bool), _batch_normalised(rewards)
+    surrogate = clipped_policy_loss(policy_logprobs, old_logprobs, advantages, inside, clip_ratio=clip_ratio)
+    return surrogate.mean() + kl_coef * (policy_logprobs - ref_logprobs.detach()).mean()
 
 
 def _batch_normalised(rewards: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Ratios between the current policy, the old policy and the engine; masked tokens have ratio 1."""
+"""Ratios between the current policy, the old policy and the engine; masked tokens have ratio 1.
+
+Every exponential of a difference of log-probabilities goes through ``bounded_exp``.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,27 @@ from trimtab.functional.masking import masked_fill_zero, masked_mean, masked_sum
 
 WeightLevel = Literal["token", "sequence"]
 Aggregate = Literal["sum", "mean"]
+MAX_LOG_RATIO = 20.0  # nats: no ratio is above e²⁰ ≈ 4.9e8, which still squares to a finite number in fp32
+
+
+def bounded_exp(log_ratio: Tensor) -> Tensor:
+    """exp(min(log_ratio, 20)), any shape; up to 20 exactly exp, gradient included.
+
+    Beyond the bound value and gradient stay e²⁰: both finite, and the gradient keeps its direction. A plain
+    clamp (verl's, at the same 20) would have none there, so a token that has drifted furthest would be the
+    one that nothing pulls back.
+    """
+    return torch.exp(log_ratio - (log_ratio - MAX_LOG_RATIO).clamp(min=0).detach())
 
 
 def token_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor | None = None) -> Tensor:
-    """ρ = exp(logprobs − old_logprobs), the shape of ``logprobs``; no gradient into ``old_logprobs``."""
+    """ρ = exp(logprobs − old_logprobs), e²⁰ at most, the shape of ``logprobs``.
+
+    No gradient goes into ``old_logprobs``.
+    """
     check_same_shape("token_ratio", logprobs=logprobs, old_logprobs=old_logprobs)
     # Zero before exp, not after: exp of an unused number may overflow, and 0 · inf is NaN backward.
-    return torch.exp(masked_fill_zero(logprobs - old_logprobs.detach(), mask))
+    return bounded_exp(masked_fill_zero(logprobs - old_logprobs.detach(), mask))
 
 
 def sequence_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
@@ -27,7 +44,7 @@ def sequence_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tens
     Its gradient is ρ · mean over the tokens of ∇logprobs. A row without tokens has ratio 1.
     """
     check_same_shape("sequence_ratio", logprobs=logprobs, old_logprobs=old_logprobs, mask=mask)
-    return torch.exp(masked_mean(logprobs - old_logprobs.detach(), mask, dim=1))
+    return bounded_exp(masked_mean(logprobs - old_logprobs.detach(), mask, dim=1))
 
 
 def sequence_token_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
@@ -36,7 +53,7 @@ def sequence_token_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -
     Every token has its sequence's value, and a gradient of its own, so advantages may differ between tokens.
     """
     level = sequence_ratio(logprobs, old_logprobs, mask).detach().unsqueeze(1)
-    return level * torch.exp(masked_fill_zero(logprobs - logprobs.detach(), mask))
+    return level * bounded_exp(masked_fill_zero(logprobs - logprobs.detach(), mask))
 
 
 def importance_weights(
@@ -72,4 +89,4 @@ def importance_weights(
     if level == "sequence":
         combine = masked_sum if aggregate == "sum" else masked_mean
         gap = combine(gap, mask, dim=1).unsqueeze(1).expand_as(gap)
-    return masked_fill_zero(torch.exp(gap).clamp(max=cap), mask)
+    return masked_fill_zero(bounded_exp(gap).clamp(max=cap), mask)

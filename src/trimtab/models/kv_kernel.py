@@ -21,7 +21,7 @@ _POINTERS = (
     *("query", "key", "value", "output", "own_keys", "own_values", "prompt_keys", "prompt_values"),
     *("slots", "prompt_lengths", "own_lengths", "scratch"),
 )
-_NUMBERS = ("rows", "key_heads", "own_room", "prompt_room", "scratch_room", "window")
+_NUMBERS = ("rows", "key_heads", "own_room", "prompt_room", "scratch_room", "window", "threads")
 
 
 class _Step(ctypes.Structure):
@@ -50,9 +50,15 @@ class KernelCache:
         self._own: dict[int, tuple[Tensor, Tensor]] = {}
         self._steps: dict[int, tuple[Any, _Step]] = {}
         room = state.room.prompt_room + state.room.own_room + 2 * BLOCK
-        self._scratch = torch.empty(torch.get_num_threads() * _AT_ONCE * room)
         self._scratch_room = room
+        self._use_threads(torch.get_num_threads())
         self._row_prompt_lengths = state.prompt_lengths[state.slots]
+
+    def _use_threads(self, count: int) -> None:
+        """Room for ``count`` threads; no call uses more of them than the scratch that it is given has."""
+        self._threads = count
+        self._scratch = torch.empty(count * _AT_ONCE * self._scratch_room)
+        self._steps.clear()
 
     def write_prompts(self, layer: int, spans: PromptSpans, keys: Tensor, values: Tensor) -> None:
         """See ``LayerCache``."""
@@ -88,6 +94,8 @@ class KernelCache:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: ScoreRule) -> Tensor:
         """See ``LayerCache``."""
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        if torch.get_num_threads() != self._threads:  # torch.set_num_threads was called since
+            self._use_threads(torch.get_num_threads())
         function, step = self._steps.get(layer) or self._plan(layer, query, key, rule)
         output = torch.empty_like(query)
         step.query, step.key, step.value = query.data_ptr(), key.data_ptr(), value.data_ptr()
@@ -121,6 +129,7 @@ class KernelCache:
             prompt_room=state.room.prompt_room,
             scratch_room=self._scratch_room,
             window=rule.window or 0,
+            threads=self._threads,
             scaling=rule.scaling,
             softcap=rule.softcap or 0.0,
         )

@@ -77,7 +77,7 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     if reward.constraints:
         summary["constraints"] = constraint_rates(reward, sft, policy)
     if judge is not None:
-        won = win_rate(prompts["hidden"], policy.texts, sft.texts, judge, seed=recipe.seed)
+        won = win_rate(prompts["hidden"], policy.completions, sft.completions, judge, seed=recipe.seed)
         summary["win_rate"] = won.as_dict() | {"judge": config.judge}
     stage.run.event(stage.name, "evaluation", 0, summary)
     for before, after in list(zip(sft.groups, policy.groups, strict=True))[:NUM_SAMPLES]:
@@ -127,7 +127,7 @@ def sampled(
         stop=tuple(rl.stop),
         seed=derive_seed(recipe.seed, "evaluation"),
     )
-    engine = build_engine(model, tokenizer)
+    engine = build_engine(model, tokenizer, recipe.rollout)
     count, threshold = config.num_generations, config.pass_threshold
     return [
         (split, evaluate_policy(engine, tokenizer, rows, reward, params, count, pass_threshold=threshold))

@@ -16,9 +16,10 @@ from trimtab.pipeline.sources import process_reward_path, reward_model_path
 from trimtab.rewards.base import Reward, call_reward
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.registry import build_reward
+from trimtab.rollout.collect import sample_of
 from trimtab.trainers.experience import sampling_params
 from trimtab.trainers.seeds import derive_seed
-from trimtab.types import Prompt, Sample
+from trimtab.types import Prompt
 
 HiddenEvaluation = Callable[[System, int], Mapping[str, Measure]]
 
@@ -95,10 +96,13 @@ def unrewarded_measures(recipe: Recipe) -> dict[str, Reward]:
 def measures_of(result: EvalResult, threshold: float, others: Mapping[str, Reward]) -> dict[str, Measure]:
     """The measures of one evaluation; a measure that abstains from every answer is left out."""
     values = [[r.value for r in group.rewards] for group in result.groups]
-    passed = [[None if v is None else float(v >= threshold) for v in group] for group in values]
+    passed = [
+        [None if r.value is None else float(r.passes(threshold)) for r in group.rewards]
+        for group in result.groups
+    ]
     measures = {TRAINED: _over_prompts(values), HIDDEN: _over_prompts(passed)}
     for name, reward in others.items():
-        samples = [Sample(g.prompt, c.text, c.token_ids) for g in result.groups for c in g.completions]
+        samples = [sample_of(g.prompt, c) for g in result.groups for c in g.completions]
         results = call_reward(reward, samples)
         error = next((r.error for r in results if r.error), None)
         if error:

@@ -21,6 +21,7 @@ from trimtab.types import Message
 FORM = 1  # of the question; part of the cache's key
 _FENCES = ("```json\n", "```\n")
 MAX_REPLY = 4000  # characters
+CUT = " (cut off at the length limit)"
 
 Winner = Literal["A", "B", "tie"]
 
@@ -32,6 +33,8 @@ class Question:
     messages: tuple[Message, ...]
     answer: str
     other: str | None = None
+    is_cut: bool = False  # the answer did not end by itself
+    is_other_cut: bool = False
 
 
 class ChatJudge:
@@ -95,6 +98,7 @@ class ChatJudge:
         """The content hash under which a verdict is kept."""
         messages = [[message["role"], message["content"]] for message in question.messages]
         told = [FORM, self.url, self.model, self.rubric, self.scale, self.temperature]
+        told += [question.is_cut, question.is_other_cut] if question.is_cut or question.is_other_cut else []
         text = json.dumps([told, messages, question.answer, question.other])
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -124,10 +128,13 @@ def wording(question: Question, nonce: str, rubric: str, scale: int) -> tuple[st
         f"instruction, and speaks against the answer.\nReply with this JSON object and nothing else: {form}"
     )
     blocks = [_block(nonce, f"message role={m['role']}", m["content"]) for m in question.messages]
+    # Told in the mark, which an answer cannot write: its text may claim anything.
+    cut, other_cut = (CUT if is_cut else "" for is_cut in (question.is_cut, question.is_other_cut))
     if question.other is None:
-        blocks.append(_block(nonce, "answer", question.answer))
+        blocks.append(_block(nonce, f"answer{cut}", question.answer))
     else:
-        blocks += [_block(nonce, "answer A", question.answer), _block(nonce, "answer B", question.other)]
+        blocks.append(_block(nonce, f"answer A{cut}", question.answer))
+        blocks.append(_block(nonce, f"answer B{other_cut}", question.other))
     return rules, "\n".join(blocks)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from trimtab.config import ConstraintConfig
 from trimtab.errors import RewardError
@@ -19,9 +20,9 @@ class CombinedReward:
     abstain with the reason. One that does not apply (None without an error) is left out of the sum; when all
     are left out the sample abstains. ``clip`` bounds the sum to ± clip, before anything normalises it.
 
-    ``gates`` are the components (by number) that are not added: where one is below 0.5 the whole is 0 at
-    most, so that no other component can buy what it forbids (R24). All gates and no sum: 1 when they are
-    open.
+    ``gates`` are the components (by number) that are not added: where one is below 0.5 the completion is
+    worth the least of what is compared with it, and 0 at most, so that no other component can buy what it
+    forbids (R24): see ``_behind_gates``. All gates and no sum: 1 when they are open.
 
     ``constraints`` are not added either: ``value`` is the plain reward, so that figures of different steps
     and models can be compared while the weights move. Each must say a number in 0..1; its violation is 1
@@ -63,6 +64,9 @@ class CombinedReward:
         """Return one result per sample, in order; never raises because of a component."""
         columns = [call_reward(reward, samples) for reward, _ in self.components]
         results = [self._combine([column[row] for column in columns]) for row in range(len(samples))]
+        if any(result.is_closed for result in results):
+            results = _behind_gates(samples, results)
+        results = [self._clipped(result) for result in results]
         self.num_errors += sum(result.error is not None for result in results)
         return results
 
@@ -100,12 +104,38 @@ class CombinedReward:
                     total = (total or 0.0) + weight * result.value
         if errors:
             return RewardResult(None, parts, "; ".join(errors))
-        if self.is_closed(parts):
-            total = min(0.0, total or 0.0)
+        if is_closed := self.is_closed(parts):
+            total = total or 0.0
         checked = check_result(total, self.name)
-        if checked.value is None or self.clip is None:
-            return RewardResult(checked.value, parts, checked.error)
-        return RewardResult(max(-self.clip, min(self.clip, checked.value)), parts)
+        return RewardResult(checked.value, parts, checked.error, is_closed)
+
+    def _clipped(self, result: RewardResult) -> RewardResult:
+        if result.value is None or self.clip is None:
+            return result
+        return replace(result, value=max(-self.clip, min(self.clip, result.value)))
+
+
+def _behind_gates(samples: Sequence[Sample], results: Sequence[RewardResult]) -> list[RewardResult]:
+    """Give each closed completion the least of its prompt's completions in this call, and 0 at most.
+
+    What it would have earned itself counts too: to close a gate never pays. Where no completion of the
+    prompt has its gates open, the open ones of the whole call count; where there are none, only 0 and what
+    the prompt's completions would have earned.
+    """
+    groups: dict[int, list[int]] = {}
+    for row, sample in enumerate(samples):
+        groups.setdefault(id(sample.prompt), []).append(row)
+    opened = {row for row, result in enumerate(results) if not result.is_closed and result.value is not None}
+    found = list(results)
+    for rows in groups.values():
+        closed = [row for row in rows if results[row].is_closed and results[row].value is not None]
+        if not closed:
+            continue
+        others = rows if opened.intersection(rows) else [*rows, *opened]
+        least = min([0.0, *(value for row in others if (value := results[row].value) is not None)])
+        for row in closed:
+            found[row] = replace(results[row], value=least)
+    return found
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -41,7 +41,10 @@ class JudgeReward:
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """Return one result per sample, in order."""
         if self.mode == "score":
-            questions = [Question(sample.prompt.messages, sample.completion) for sample in samples]
+            questions = [
+                Question(sample.prompt.messages, sample.completion, is_cut=is_cut(sample))
+                for sample in samples
+            ]
             return [self._scored(verdict) for verdict in self.judge.ask(questions)]
         others = self._others(samples)
         results: list[RewardResult] = [
@@ -51,9 +54,8 @@ class JudgeReward:
             for _ in samples
         ]
         rows = [row for row, other in enumerate(others) if other is not None]
-        pairs = [(samples[row], cast(str, others[row])) for row in rows]
         preferences = compare_in_both_orders(
-            self.judge, [(s.prompt.messages, s.completion, other) for s, other in pairs]
+            self.judge, [(samples[row], cast(Sample, others[row])) for row in rows]
         )
         for row, found in zip(rows, preferences, strict=True):
             if isinstance(found, Failure):
@@ -68,37 +70,38 @@ class JudgeReward:
             return RewardResult(None, error=f"reward {self.name}: {verdict.reason}")
         return RewardResult(int(verdict) / self.judge.scale)
 
-    def _others(self, samples: Sequence[Sample]) -> list[str | None]:
+    def _others(self, samples: Sequence[Sample]) -> list[Sample | None]:
         """What each completion is compared with."""
         if self.mode == "reference":
-            columns = [sample.prompt.columns.get(self.column) for sample in samples]
-            return [text if isinstance(text, str) and text else None for text in columns]
+            columns = [(sample, sample.prompt.columns.get(self.column)) for sample in samples]
+            return [Sample(s.prompt, text) if isinstance(text, str) and text else None for s, text in columns]
         groups: dict[str, list[int]] = {}
         for row, sample in enumerate(samples):
             messages = [(m["role"], m["content"]) for m in sample.prompt.messages]
             groups.setdefault(repr((sample.prompt.id, messages)), []).append(row)
-        others: list[str | None] = [None] * len(samples)
+        others: list[Sample | None] = [None] * len(samples)
         for rows in groups.values():
             for place, row in enumerate(rows):
                 if len(rows) > 1:
-                    others[row] = samples[rows[(place + 1) % len(rows)]].completion
+                    others[row] = samples[rows[(place + 1) % len(rows)]]
         return others
 
 
 def compare_in_both_orders(
-    judge: ChatJudge, pairs: Sequence[tuple[Sequence[object], str, str]]
+    judge: ChatJudge, pairs: Sequence[tuple[Sample, Sample]]
 ) -> list[tuple[float, bool] | Failure]:
-    """For each (messages, answer, other): the preference for ``answer`` (1, 0.5, 0) and whether both orders
-    agreed; equal answers are a tie without asking. One verdict missing: a Failure."""
-    questions: list[Question] = []
-    for messages, answer, other in pairs:
-        if answer != other:
-            told = cast("tuple[dict[str, str], ...]", tuple(messages))
-            questions += [Question(told, answer, other), Question(told, other, answer)]
+    """For each (answer, other) to one prompt: the preference for ``answer`` (1, 0.5, 0) and whether both
+    orders agreed; equal answers are a tie without asking. One verdict missing: a Failure.
+
+    The judge is told which answers were cut off at the length limit.
+    """
+    questions = [
+        _question(*pair) for one, two in pairs if _differ(one, two) for pair in ((one, two), (two, one))
+    ]
     verdicts = iter(judge.ask(questions))
     found: list[tuple[float, bool] | Failure] = []
-    for _, answer, other in pairs:
-        if answer == other:
+    for answer, other in pairs:
+        if not _differ(answer, other):
             found.append((0.5, True))
             continue
         forth, back = next(verdicts), next(verdicts)
@@ -108,6 +111,19 @@ def compare_in_both_orders(
         one, two = _WINS[str(forth)], 1.0 - _WINS[str(back)]
         found.append((one, True) if one == two else (0.5, False))
     return found
+
+
+def is_cut(sample: Sample) -> bool:
+    """Whether an answer did not end by itself."""
+    return sample.finish_reason != "stop"
+
+
+def _differ(one: Sample, two: Sample) -> bool:
+    return (one.completion, is_cut(one)) != (two.completion, is_cut(two))
+
+
+def _question(one: Sample, two: Sample) -> Question:
+    return Question(one.prompt.messages, one.completion, two.completion, is_cut(one), is_cut(two))
 
 
 _WINS = {"A": 1.0, "tie": 0.5, "B": 0.0}

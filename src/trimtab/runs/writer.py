@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -112,11 +113,12 @@ class RunWriter:
         if rows:
             write_rollout_file(self.directory.rollout_file(stage, step), step, rows)
 
-    def rewind(self, stage: str, step: int) -> None:
+    def rewind(self, stage: str, step: int, *, goes_on: bool = False) -> None:
         """Keep only the first ``step`` steps of ``stage`` (0 … step − 1); other stages are untouched.
 
         Events and rollouts of later steps go; the checkpoint taken after ``step`` finished steps stays, and
-        so does what happened to the process: resumptions, restarts, warnings.
+        so does what happened to the process: resumptions, restarts, warnings. ``goes_on``: from the state
+        after those steps, so what was evaluated of it stays too, also before the first step.
         """
         self._file.close()
         kept = [
@@ -126,6 +128,7 @@ class RunWriter:
             if event.stage != stage
             or event.step < step + (event.kind == "checkpoint")
             or event.kind in _LASTING
+            or (goes_on and event.kind == "evaluation" and event.data.get("num_steps", math.inf) <= step)
         ]
         write_bytes(self.directory.events, b"".join(kept))
         folder = self.directory.rollouts / stage

@@ -33,6 +33,7 @@ class RolloutBatch:
     completion_mask: Tensor  # [N, T] bool: all completion tokens, also those that are not trained
     penalties: Tensor | None = None  # [N] float32, at least 0: what constraints charge
     components: Components | None = None  # where advantages compare each reward on its own
+    closed: Tensor | None = None  # [N] bool: a gate is closed
 
 
 def pad_rows(rows: Sequence[Sequence[float]], width: int, dtype: torch.dtype, value: float = 0) -> Tensor:

@@ -74,10 +74,13 @@ class Cadence:
         """Evaluate the policy that training starts from: what every later evaluation is compared with.
 
         A guard that heals also saves it: until a later checkpoint has proved healthy, that is where to go.
+        A run that goes on from there was evaluated before that checkpoint, and has the baseline with it.
         """
-        if first == 0 and self.evaluate is not None and self.rl.eval_every:
+        if first > 0 or self.stage.is_restored:
+            return
+        if self.evaluate is not None and self.rl.eval_every:
             self._evaluate(-1, system)
-        if first == 0 and self.stage.guard.healer is not None:
+        if self.stage.guard.healer is not None:
             self._save(0, 1, system, trained)
 
     def _evaluate(self, step: int, system: System) -> None:
@@ -130,11 +133,15 @@ class Cadence:
 
 
 def pass_shares(records: Sequence[Mapping[str, Any]], threshold: float) -> list[float]:
-    """The share of each prompt's completions whose reward is at least ``threshold``; abstentions left out."""
+    """The share of each prompt's completions that pass: scored at ``threshold`` or more, and no gate closed.
+
+    Abstentions are left out; completions that were sampled and not trained count like the others.
+    """
     passed: dict[str, list[bool]] = {}
     for record in records:
         if record["reward"] is not None:
-            passed.setdefault(record["prompt_id"], []).append(record["reward"] >= threshold)
+            is_passed = record["reward"] >= threshold and not record.get("is_closed", False)
+            passed.setdefault(record["prompt_id"], []).append(is_passed)
     return [sum(found) / len(found) for found in passed.values()]
 
 

@@ -33,13 +33,13 @@ from trimtab.trainers.experience import (
     reference_kl,
     shaped_rewards,
 )
-from trimtab.trainers.measure import rollout_metrics, rollout_records, speed_metrics
+from trimtab.trainers.measure import num_trained, rollout_metrics, rollout_records, speed_metrics
 from trimtab.trainers.objectives import PolicyObjective
 from trimtab.trainers.seeds import derive_seed, generator
-from trimtab.trainers.shaping import RewardShaping
+from trimtab.trainers.shaping import RewardShaping, gated_components
 from trimtab.trainers.stage import HasState, Phases, Stage, StepContext, mean_metrics, total_steps
 from trimtab.trainers.update import StepSettings, guarded_update
-from trimtab.types import Prompt
+from trimtab.types import Prompt, TrainBatch
 
 
 def train_grpo(
@@ -65,7 +65,7 @@ def train_grpo(
         now, at = cadence.begin(step, steps, system, kl_controller)
         metrics, records = grpo_step(system, stream, now, stage, at, shaping)
         cadence.after_step(step, metrics, records)
-        cadence.follow_kl(kl_controller, step, metrics, num_samples=len(records))
+        cadence.follow_kl(kl_controller, step, metrics, num_samples=num_trained(records))
         cadence.follow_constraints(shaping, step)
         cadence.refresh_prompts(step, steps, stream)
         cadence.evaluate_and_save(step, steps, system, trained)
@@ -82,15 +82,17 @@ def grpo_step(
     """One collect and update; return its metrics and one record per completion."""
     reach("step_started")
     phases, seed = Phases(stage.watchdog), derive_seed(at.seed, "step", at.step)
-    groups = collect_groups(system, stream, rl, seed, phases, shaping)
+    collected = collect_groups(system, stream, rl, seed, phases, shaping)
+    groups = collected.trained
     batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
     batch = shaping.apply(batch, groups)
     with phases("reference"):
-        rows = add_reference(system, batch.rows, at.kl_coef > 0)
+        rows = add_reference(system, charged_rows(batch, rl), at.kl_coef > 0)
         rows = replace(rows, old_logprobs=system.policy.logprobs(rows) if needs_old(rl) else None)
-        kl = reference_kl(system, rows)
+        kl = reference_kl(system, rows, len(groups), seed)
         penalty = kl_penalty(system, rows, rl, at.kl_coef)
     reach("after_reference")
+    rows = replace(rows, completion_mask=batch.rows.completion_mask)
     advantages = completion_advantages(batch, rl, penalty)
     rows = replace(rows, advantages=advantages.unsqueeze(1) * rows.completion_mask)
 
@@ -109,7 +111,7 @@ def grpo_step(
 
     times = phases.metrics()
     metrics = {
-        **rollout_metrics(groups, batch),
+        **rollout_metrics(collected.sampled, batch),
         **shaping.metrics(),
         **mean_metrics([{**u.metrics, "train/grad_norm": u.grad_norm} for u in updates]),
         **kl,
@@ -118,9 +120,9 @@ def grpo_step(
         "train/updates": float(len(updates)),
         "train/epoch": float(stream.epoch),
         **times,
-        **speed_metrics(times, batch),
+        **speed_metrics(times, collected.sampled),
     }
-    return metrics, rollout_records(groups, advantages.tolist())
+    return metrics, rollout_records(collected, advantages.tolist())
 
 
 def needs_old(rl: RLConfig) -> bool:
@@ -128,14 +130,23 @@ def needs_old(rl: RLConfig) -> bool:
     return rl.num_minibatches * rl.num_epochs_per_batch > 1 or rl.kl.placement == "reward"
 
 
+def charged_rows(batch: RolloutBatch, rl: RLConfig) -> TrainBatch:
+    """The rows whose log-probabilities are asked for.
+
+    Those that train, and where the KL is in the reward also those that are masked as truncated: their reward
+    is part of the baseline, and would be the higher for having paid no KL.
+    """
+    if rl.kl.placement != "reward":
+        return batch.rows
+    return replace(batch.rows, completion_mask=batch.completion_mask & batch.valid.unsqueeze(1))
+
+
 def completion_advantages(batch: RolloutBatch, rl: RLConfig, kl_penalty: Tensor | None) -> Tensor:
     """Advantage of each completion ``[N]``: shaped reward, less the KL where it is in the reward; then
     baseline and scale. ``kl_penalty`` is ``[N, T]``, coefficient included."""
     if batch.components is not None:
         return component_advantages(batch, batch.components, rl)
-    rewards = shaped_rewards(batch, rl)
-    if kl_penalty is not None:
-        rewards = rewards - kl_penalty.sum(dim=1)
+    rewards = shaped_rewards(batch, rl, kl_penalty)
     valid = without_lone_rewards(batch.valid, batch.group_ids)
     return advantages_from_groups(
         rewards, valid, batch.group_ids, rl.advantage.baseline, rl.advantage.scale, rl.advantage.eps
@@ -150,5 +161,6 @@ def component_advantages(batch: RolloutBatch, components: Components, rl: RLConf
         values = torch.cat([values, penalty.unsqueeze(1)], dim=1)
         present = torch.cat([present, torch.ones_like(batch.valid).unsqueeze(1)], dim=1)
         weights = torch.cat([weights, torch.tensor([rl.overlong.penalty])])
-    form = (rl.advantage.baseline, rl.advantage.scale, rl.advantage.eps)
-    return decoupled_advantages(values, present, weights, batch.valid, batch.group_ids, form)
+    baseline, form = rl.advantage.baseline, (rl.advantage.baseline, rl.advantage.scale, rl.advantage.eps)
+    gated = gated_components(batch, Components(values, present, weights), baseline)
+    return decoupled_advantages(gated.values, gated.present, weights, batch.valid, batch.group_ids, form)

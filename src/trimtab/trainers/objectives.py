@@ -84,16 +84,15 @@ class PolicyObjective:
         rl, mask, logprobs = self.rl, batch.completion_mask, scores.logprobs
         assert logprobs is not None
         old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
-        token_loss = self._surrogate(logprobs, old, batch)
-        if rl.importance_correction != "none" and batch.sampling_logprobs is not None:
-            level, _, aggregate = rl.importance_correction.partition("_")
-            token_loss = token_loss * importance_weights(
-                old, batch.sampling_logprobs, rl.importance_cap, level, mask, aggregate=aggregate or "sum"
-            )
+        token_loss, weights = self._surrogate(logprobs, old, batch), self._weights(old, batch)
+        if weights is not None:
+            token_loss = token_loss * weights
         policy = reduce_loss(token_loss, mask, rl.reduction, self.denominator)
         loss, shares = policy, {"loss/policy": policy.detach()}
         if self.kl_coef > 0 and batch.ref_logprobs is not None:
             per_token = kl_loss(logprobs, batch.ref_logprobs, rl.kl.estimator, old, mask=mask)
+            if weights is not None:  # it is an expectation over the same tokens as the surrogate
+                per_token = per_token * weights
             penalty = self.kl_coef * reduce_loss(per_token, mask, rl.reduction, self.denominator)
             loss, shares["loss/kl"] = loss + penalty, penalty.detach()
         if scores.entropy is not None:
@@ -120,6 +119,21 @@ class PolicyObjective:
     def for_metrics_of(self, batch: TrainBatch) -> PolicyObjective:
         """Metrics are means over the tokens of ``batch``; the loss keeps its denominator."""
         return replace(self, num_tokens=max(float(batch.completion_mask.sum()), 1.0))
+
+    def _weights(self, old: Tensor, batch: TrainBatch) -> Tensor | None:
+        """Importance weights ``[B, T]`` of the sampled tokens, or None where none are asked for."""
+        rl = self.rl
+        if rl.importance_correction == "none" or batch.sampling_logprobs is None:
+            return None
+        level, _, aggregate = rl.importance_correction.partition("_")
+        return importance_weights(
+            old,
+            batch.sampling_logprobs,
+            rl.importance_cap,
+            level,
+            batch.completion_mask,
+            aggregate=aggregate or "sum",
+        )
 
     def _surrogate(self, logprobs: Tensor, old: Tensor, batch: TrainBatch) -> Tensor:
         clip = self.rl.clip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from trimtab.config import RLConfig
@@ -18,7 +19,7 @@ from trimtab.functional import explained_variance, gae, masked_mean, masked_whit
 from trimtab.models.optim import learning_rate_at
 from trimtab.monitor import build_kl_controller
 from trimtab.runs.faults import reach
-from trimtab.trainers.batching import make_batch, minibatches
+from trimtab.trainers.batching import RolloutBatch, make_batch, minibatches
 from trimtab.trainers.cadence import Cadence, restore_rl
 from trimtab.trainers.experience import (
     add_reference,
@@ -27,7 +28,7 @@ from trimtab.trainers.experience import (
     reference_kl,
     shaped_rewards,
 )
-from trimtab.trainers.measure import rollout_metrics, rollout_records, speed_metrics
+from trimtab.trainers.measure import num_trained, rollout_metrics, rollout_records, speed_metrics
 from trimtab.trainers.objectives import JointObjective, PolicyObjective, ValueObjective
 from trimtab.trainers.seeds import derive_seed, generator
 from trimtab.trainers.shaping import RewardShaping
@@ -61,7 +62,7 @@ def train_ppo(
         now, at = cadence.begin(step, steps, system, kl_controller)
         metrics, records = ppo_step(system, stream, now, stage, at, shaping)
         cadence.after_step(step, metrics, records)
-        cadence.follow_kl(kl_controller, step, metrics, num_samples=len(records))
+        cadence.follow_kl(kl_controller, step, metrics, num_samples=num_trained(records))
         cadence.follow_constraints(shaping, step)
         cadence.refresh_prompts(step, steps, stream)
         cadence.evaluate_and_save(step, steps, system, trained)
@@ -78,17 +79,18 @@ def ppo_step(
     """One collect and several epochs of updates; return its metrics and one record per completion."""
     reach("step_started")
     phases, seed = Phases(stage.watchdog), derive_seed(at.seed, "step", at.step)
-    groups = collect_groups(system, stream, rl, seed, phases, shaping)
+    collected = collect_groups(system, stream, rl, seed, phases, shaping)
+    groups = collected.trained
     batch = make_batch(groups, system.pad_id, mask_truncated=rl.overlong.mask_truncated)
     batch = shaping.apply(batch, groups)
     critic = system.critic or system.policy
     with phases("reference"):
         rows = add_reference(system, batch.rows, at.kl_coef > 0)
         rows = replace(rows, old_logprobs=system.policy.logprobs(rows), old_values=critic.values(rows))
-        kl = reference_kl(system, rows)
+        kl = reference_kl(system, rows, len(groups), seed)
         penalty = kl_penalty(system, rows, rl, at.kl_coef)
     reach("after_reference")
-    rows, raw = with_advantages(rows, shaped_rewards(batch, rl), penalty, rl)
+    rows, raw = with_advantages(rows, scores_of(batch, rl, penalty), penalty, rl)
     with phases("update"):
         updates = update_epochs(system, rows, rl, stage, at)
     reach("before_publish")
@@ -98,7 +100,7 @@ def ppo_step(
 
     times = phases.metrics()
     metrics = {
-        **rollout_metrics(groups, batch),
+        **rollout_metrics(collected.sampled, batch),
         **shaping.metrics(),
         **mean_metrics(updates),
         **kl,
@@ -107,9 +109,20 @@ def ppo_step(
         "train/updates": float(len(updates)),
         "train/epoch": float(stream.epoch),
         **times,
-        **speed_metrics(times, batch),
+        **speed_metrics(times, collected.sampled),
     }
-    return metrics, rollout_records(groups, raw.tolist())
+    return metrics, rollout_records(collected, raw.tolist())
+
+
+def scores_of(batch: RolloutBatch, rl: RLConfig, penalty: Tensor | None) -> Tensor:
+    """The reward that each completion gets on its last token, ``[B]``: the KL is charged token by token.
+
+    Behind a closed gate it is what makes the whole, KL included, no more than that of any open completion.
+    """
+    scores = shaped_rewards(batch, rl)
+    if penalty is None or batch.closed is None or not bool(batch.closed.any()):
+        return scores
+    return torch.where(batch.closed, shaped_rewards(batch, rl, penalty) + penalty.sum(dim=1), scores)
 
 
 def with_advantages(

@@ -80,7 +80,7 @@ def restore_stage(stage: Stage) -> dict[str, Any] | None:
     set_rng_state(state["rng"])
     choose_tokens_as(state["max_tokens"])
     stage.guard.load_state(state["guard"])
-    stage.run.rewind(stage.name, step)
+    stage.run.rewind(stage.name, step, goes_on=True)
     for bad, problem in damaged:
         _set_aside(bad)
         _warn(stage, step, f"{problem} Going on from {path.name}.")

@@ -1,8 +1,9 @@
 """What lies between a reward and its advantage: normalisation, and what constraints charge (R24).
 
 In this order: the reward, clipped when it was combined; normalised (``rl.reward_normalisation``); less
-weight · violation of each constraint; with the overlong penalty (``experience.py:shaped_rewards``). Rewards
-that are recorded or evaluated stay plain: the weights move, and figures must stay comparable.
+weight · violation of each constraint; with the overlong penalty (``experience.py:shaped_rewards``). Any of
+that may lower an open completion below a closed gate, so gates are looked at again last. Rewards that are
+recorded or evaluated stay plain: the weights move, and figures must stay comparable.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trimtab.config import RLConfig
-from trimtab.functional import normalise_rewards
+from trimtab.functional import components_behind_gates, normalise_rewards, worth_behind_gates
 from trimtab.functional.moments import Moments
 from trimtab.monitor import ConstraintController
 from trimtab.rewards.base import Reward
@@ -47,7 +49,7 @@ class RewardShaping:
         constraints = self.reward.constraints if self.reward else {}
         self.controllers = {name: ConstraintController.of(one) for name, one in constraints.items()}
         self.moments = Moments() if rl.reward_normalisation == "running" else None
-        self.is_decoupled = rl.advantage.components == "normalised"
+        self.is_decoupled, self.baseline = rl.advantage.components == "normalised", rl.advantage.baseline
         self.violations: dict[str, list[float]] = {name: [] for name in self.controllers}
 
     def observe(self, groups: Sequence[RolloutGroup]) -> None:
@@ -57,9 +59,16 @@ class RewardShaping:
                 self.violations[name].append(violation)
 
     def has_variance(self, group: RolloutGroup) -> bool:
-        """Whether the rewards of a group differ, penalties included, abstentions left out."""
-        values = {r.value - self.penalty(r) for r in group.rewards if r.value is not None}
-        return len(values) > 1
+        """Whether the rewards of a group differ, penalties and gates included, abstentions left out."""
+        kept = [r for r in group.rewards if r.value is not None]
+        values = [(r.value or 0.0) - self.penalty(r) for r in kept]
+        # What is closed is worth the least of the group.
+        worth = {min(values) if self.is_closed(r) else v for r, v in zip(kept, values, strict=True)}
+        return len(worth) > 1
+
+    def is_closed(self, result: RewardResult) -> bool:
+        """Whether a gate forbids a completion."""
+        return self.reward is not None and self.reward.is_closed(result.parts)
 
     def penalty(self, result: RewardResult) -> float:
         """What the constraints charge one completion at the weights in force; at least 0."""
@@ -75,8 +84,12 @@ class RewardShaping:
             self.moments = self.moments.with_values(rewards[batch.valid].tolist())
             rewards = normalise_rewards(rewards, batch.valid, mean=self.moments.mean, std=self.moments.std)
         penalties = torch.tensor([self.penalty(result) for result in results], dtype=torch.float32)
-        components = self._components(results) if self.is_decoupled else None
-        return replace(batch, rewards=rewards, penalties=penalties, components=components)
+        closed = torch.tensor([self.is_closed(result) for result in results])
+        batch = replace(batch, rewards=rewards, penalties=penalties, closed=closed)
+        if not self.is_decoupled:
+            return batch
+        components = self._components(results)
+        return replace(batch, components=gated_components(batch, components, self.baseline))
 
     def metrics(self) -> dict[str, float]:
         """``constraint/NAME/rate`` of what was observed and ``constraint/NAME/weight`` in force."""
@@ -122,7 +135,8 @@ class RewardShaping:
             rows = [{} if r.value is None else {"total": r.value} for r in results]
         else:
             names, weights = list(self.reward.added), list(self.reward.added.values())
-            rows = [self._added(result) for result in results]
+            added = self.reward.added
+            rows = [{name: r.parts[name] for name in added if name in r.parts} for r in results]
         for name, controller in self.controllers.items():
             # A name of its own: the violation of a constraint is not its value.
             names.append(f"{name}/violation")
@@ -135,14 +149,35 @@ class RewardShaping:
             weights=torch.tensor(weights),
         )
 
-    def _added(self, result: RewardResult) -> dict[str, float]:
-        """The values of the components that are added; behind a closed gate none is worth more than 0."""
-        assert self.reward is not None
-        added = self.reward.added
-        values = {name: result.parts[name] for name in added if name in result.parts}
-        if not self.reward.is_closed(result.parts):
-            return values
-        return {name: value if added[name] * value < 0 else 0.0 for name, value in values.items()}
+
+def gated_rewards(rewards: Tensor, batch: RolloutBatch, baseline: str) -> Tensor:
+    """``rewards [N]`` with those behind a closed gate at the least of what they are compared with.
+
+    That is their group, or the whole batch where ``baseline`` is the batch's mean (or a critic's value).
+    """
+    if batch.closed is None or not bool(batch.closed.any()):
+        return rewards
+    return worth_behind_gates(rewards, batch.closed, batch.valid, _compared(batch, baseline))
+
+
+def gated_components(batch: RolloutBatch, components: Components, baseline: str) -> Components:
+    """The same for rewards that are compared one by one."""
+    if batch.closed is None or not bool(batch.closed.any()):
+        return components
+    values, present = components_behind_gates(
+        components.values,
+        components.present,
+        components.weights,
+        batch.closed,
+        batch.valid,
+        _compared(batch, baseline),
+    )
+    return replace(components, values=values, present=present)
+
+
+def _compared(batch: RolloutBatch, baseline: str) -> Tensor:
+    is_by_group = baseline in ("group_mean", "leave_one_out")
+    return batch.group_ids if is_by_group else torch.zeros_like(batch.group_ids)
 
 
 def _results(groups: Sequence[RolloutGroup]) -> list[RewardResult]:

@@ -46,6 +46,7 @@ class Stage:
     guard: Guard
     checkpoint_every: int = 0
     is_resumed: bool = False
+    is_restored: bool = False  # it goes on from a checkpoint, maybe that of step 0
     watchdog: Watchdog | NoWatchdog = field(default_factory=NoWatchdog)
     last_step: int = -1  # the last one that was logged
     has_bad_rewards: bool = False  # in the last step: NaN or infinity, which abstained
@@ -178,6 +179,7 @@ class Stage:
             CheckpointError: there are checkpoints, and none can be read.
         """
         state = restore_stage(self) if self.is_resumed else None
+        self.is_restored = state is not None
         self.stop.is_deferred = True
         return state
 

@@ -38,7 +38,7 @@ def rows() -> TrainBatch:
     """Nine sampled rows with advantages of both signs."""
     system = tiny_system(RL)
     shaping = RewardShaping(RL, system.reward)
-    groups = collect_groups(system, PromptStream(prompts(), seed=1), RL, 1, Phases(), shaping)
+    groups = collect_groups(system, PromptStream(prompts(), seed=1), RL, 1, Phases(), shaping).trained
     batch = make_batch(groups, PAD).rows
     return replace(batch, advantages=batch.completion_mask * torch.linspace(-1, 1, 9).unsqueeze(1))
 

@@ -132,3 +132,31 @@ def test_masked_tokens_have_no_kl():
         (gradient,) = torch.autograd.grad(loss.sum(), logprobs)
         assert gradient[0, 0] == pytest.approx(math.exp(-1))
         assert gradient[0, 1:].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("gap", [-1e4, -100.0, -20.5, 20.5, 100.0, 1e4])
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+@pytest.mark.parametrize("old_gap", [None, 0.0, -100.0, 100.0])
+def test_any_log_ratio_gives_a_finite_loss_and_gradient(gap, estimator, old_gap):
+    """R14: a token that reference or old policy see utterly otherwise costs a number, not the update."""
+    logprobs = torch.tensor([-3.0, -3.0], requires_grad=True)
+    reference = logprobs.detach() - torch.tensor([gap, 0.1])
+    old = None if old_gap is None else logprobs.detach() - torch.tensor([old_gap, 0.0])
+    loss = kl_loss(logprobs, reference, estimator, old)
+    loss.sum().backward()
+    assert bool(torch.isfinite(loss).all() and torch.isfinite(logprobs.grad).all())
+    assert bool(torch.isfinite(logprobs.grad.square()).all()), "the norm of gradients squares them"
+    # The reverse KL is lowered by moving towards the reference, and not at all where the policy never goes.
+    assert float(logprobs.grad[0]) * gap >= 0
+    assert logprobs.grad[1] == pytest.approx(0.1, rel=1e-5)
+    for kind in ("k1", "k2", "k3", "abs"):
+        assert bool(torch.isfinite(kl_estimate(logprobs, reference, kind)).all())
+
+
+def test_the_bound_of_k3_by_hand():
+    """Up to an exponent of 20 k3 is exact; at 100 it is e²⁰ − 1 − 100, and its slope keeps its sign."""
+    d = torch.tensor([-19.0, -100.0], dtype=torch.float64, requires_grad=True)
+    value = kl_estimate(d, torch.zeros(2, dtype=torch.float64), "k3")
+    assert value.tolist() == pytest.approx([math.exp(19) - 20, math.exp(20) - 101])
+    value.sum().backward()
+    assert d.grad.tolist() == pytest.approx([1 - math.exp(19), 1 - math.exp(20)])

@@ -64,20 +64,42 @@ def test_ppo_loss_sign():
 
 
 def test_grpo_loss_by_hand():
-    """R8: centred by rows: ∓1, ∓2; unbiased std over the batch √(10/3); ratios 1, 2, 20 → 10, 0.01 → 0.1."""
+    """R8: centred by rows: ∓1, ∓2; unbiased std over the batch √(10/3); ratios 1, 2, 20, 0.01.
+
+    The minimum of ρA and clip(ρ, 1/c, c)·A: with A = −2 it is the ratio 20 itself, with A = 2 it is 0.01.
+    """
     rewards = torch.tensor([[1.0, 3.0], [0.0, 4.0]])
     old = torch.full((2, 2), -3.0)
     policy = old + torch.tensor([[1.0, 2.0], [20.0, 0.01]]).log()
     reference = torch.full((2, 2), -3.5)
     std = math.sqrt(10 / 3)
-    surrogate = (-1 * 1 + 1 * 2 - 2 * 10 + 2 * 0.1) / std / 4
+    surrogate = (-1 * 1 + 1 * 2 - 2 * 20 + 2 * 0.01) / std / 4
     kl = float((policy - reference).mean())
     assert float(grpo_loss(policy, old, reference, rewards)) == pytest.approx(
         -surrogate + 0.001 * kl, rel=1e-5
     )
     assert float(grpo_loss(policy, old, reference, rewards, 0.5)) == pytest.approx(-surrogate + 0.5 * kl)
-    tight = (-1 * 1 + 1 * 1.25 - 2 * 1.25 + 2 * 0.8) / std / 4
-    assert float(grpo_loss(policy, old, reference, rewards, 0.0, 1.25)) == pytest.approx(-tight)
+    tight = (-1 * 1 + 1 * 1.5 - 2 * 20 + 2 * 0.01) / std / 4
+    assert float(grpo_loss(policy, old, reference, rewards, 0.0, 1.5)) == pytest.approx(-tight)
+
+
+def test_grpo_loss_has_the_minimum():
+    """R8: what has moved too far the wrong way keeps its gradient, what moved far the right way has none.
+
+    A = −1, 1 over the deviation √2; ratios 2 and 0.5 with c = 1.5: min(−2, −1.5) and min(0.5, 2/3). A plain
+    clip without the minimum would give −1.5 and 2/3 and no gradient at all.
+    """
+    old = torch.zeros(1, 2)
+    policy = torch.tensor([[2.0, 0.5]]).log().requires_grad_()
+    loss = grpo_loss(policy, old, old, torch.tensor([[0.0, 2.0]]), kl_coef=0.0, clip_ratio=1.5)
+    assert loss.item() == pytest.approx(-(-2 + 0.5) / math.sqrt(2) / 2)
+    loss.backward()
+    assert policy.grad[0].tolist() == pytest.approx([2 / math.sqrt(2) / 2, -0.5 / math.sqrt(2) / 2])
+    other = torch.tensor([[0.5, 2.0]]).log().requires_grad_()
+    loss = grpo_loss(other, old, old, torch.tensor([[0.0, 2.0]]), kl_coef=0.0, clip_ratio=1.5)
+    assert loss.item() == pytest.approx(-(-2 / 3 + 1.5) / math.sqrt(2) / 2)
+    loss.backward()
+    assert other.grad.tolist() == [[0.0, 0.0]]
 
 
 def test_grpo_ratio_is_against_old_and_kl_against_reference():

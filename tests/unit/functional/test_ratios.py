@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from trimtab.errors import ConfigError
-from trimtab.functional import importance_weights, sequence_ratio, sequence_token_ratio, token_ratio
+from trimtab.functional import (
+    approx_kl,
+    cispo_loss,
+    clipped_policy_loss,
+    importance_weights,
+    sequence_ratio,
+    sequence_token_ratio,
+    token_ratio,
+)
 
 NEW = torch.tensor([[0.5, 0.2, 0.9], [0.3, 0.3, 0.3]]).log()
 OLD = torch.tensor([[0.25, 0.4, 0.1], [0.1, 0.3, 0.3]]).log()
@@ -77,3 +85,48 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="same shape"):
         token_ratio(NEW, OLD[:1])
     assert math.isfinite(float(token_ratio(NEW, OLD - 1e6, torch.zeros_like(MASK)).sum()))
+
+
+def test_the_bound_of_a_ratio():
+    """R14: up to a log-ratio of 20 the ratio is exact; beyond, value and gradient stay e²⁰."""
+    gap = torch.tensor([[-1000.0, 19.0, 20.0, 21.0, 1000.0]], requires_grad=True)
+    ratio = token_ratio(gap, torch.zeros(1, 5))
+    expected = [0.0, math.exp(19), math.exp(20), math.exp(20), math.exp(20)]
+    assert ratio[0].tolist() == pytest.approx(expected)
+    ratio.sum().backward()
+    assert gap.grad[0].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("gap", [-1e4, -100.0, 100.0, 1e4])
+@pytest.mark.parametrize("advantage", [-1.0, 1.0])
+def test_every_exponent_of_a_log_ratio_is_bounded(gap, advantage):
+    """R14: a token that moved beyond all measure leaves loss, gradient and figures finite, in every form."""
+    old, mask = torch.tensor([[-2.0, -2.0]]), torch.ones(1, 2, dtype=torch.bool)
+    advantages = torch.full((1, 2), advantage)
+
+    def losses(logprobs):
+        for ratio in ("token", "sequence", "sequence_token"):
+            yield clipped_policy_loss(logprobs, old, advantages, mask, ratio=ratio)
+        yield clipped_policy_loss(logprobs, old, advantages, mask, clip_ratio=10.0, dual_clip=3.0)
+        yield cispo_loss(logprobs, old, advantages, 5.0, mask=mask)
+
+    for number in range(5):
+        logprobs = torch.tensor([[gap - 2.0, -2.0]], requires_grad=True)
+        loss = list(losses(logprobs))[number]
+        loss.sum().backward()
+        assert bool(torch.isfinite(loss).all() and torch.isfinite(logprobs.grad.square()).all())
+        assert bool((logprobs.grad * advantage <= 0).all()), "a step goes up with A > 0 and down with A < 0"
+    moved = logprobs.detach()
+    assert math.isfinite(approx_kl(moved, old, mask))
+    for level in ("token", "sequence"):
+        for aggregate in ("sum", "mean"):
+            weights = importance_weights(moved, old, 2.0, level, mask, aggregate=aggregate)
+            assert bool(((weights >= 0) & (weights <= 2)).all())
+
+
+def test_a_bad_token_beyond_the_bound_is_still_pushed_down():
+    """R14: with A < 0 PPO's minimum has no clip above; a clamped ratio would have no gradient there."""
+    logprobs = torch.tensor([[30.0]], requires_grad=True)
+    one = torch.ones(1, 1, dtype=torch.bool)
+    clipped_policy_loss(logprobs, torch.zeros(1, 1), -torch.ones(1, 1), one).sum().backward()
+    assert float(logprobs.grad) == pytest.approx(math.exp(20))

@@ -196,3 +196,44 @@ def test_without_a_compiler_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("TRIMTAB_NO_KERNELS", "1")
     assert kernel_for(torch.float32, 16, 2) is None
     assert choose_cache(tiny_model("Qwen3")) == ("torch", None)
+
+
+@needs_compiler
+def test_no_thread_writes_beyond_the_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 14: the kernel's OpenMP may know of more threads than torch says."""
+    library = kernel_for(torch.float32, 64, 2)
+    if library is None:
+        pytest.skip("the compiler here cannot build the kernel")
+    most, said = library.omp_get_max_threads(), torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: said)
+    cache = filled(KernelCache, 2, 64, torch.float32)
+    assert isinstance(cache, KernelCache)
+    guarded = torch.full((16 * cache._scratch.numel(),), 7.0)
+    size = cache._scratch.numel()
+    cache._scratch = guarded[:size]
+    try:
+        library.omp_set_num_threads(12)
+        run(cache, (2, 2, 64), torch.float32, ScoreRule(0.125))
+    finally:
+        library.omp_set_num_threads(most)
+    assert bool((guarded[:size] != 7.0).any())
+    assert bool((guarded[size:] == 7.0).all())
+
+
+@needs_compiler
+def test_the_number_of_threads_may_change_meanwhile() -> None:
+    """Issue 14: torch.set_num_threads between two steps gets more scratch, and the same numbers."""
+    if kernel_for(torch.float32, 64, 2) is None:
+        pytest.skip("the compiler here cannot build the kernel")
+    rule, shape, before = ScoreRule(0.125), (2, 2, 64), torch.get_num_threads()
+    expected = run(filled(TorchCache, 2, 64, torch.float32), shape, torch.float32, rule)
+    cache = filled(KernelCache, 2, 64, torch.float32)
+    assert isinstance(cache, KernelCache)
+    one = cache._scratch.numel() // before
+    try:
+        torch.set_num_threads(before + 3)
+        found = run(cache, shape, torch.float32, rule)
+    finally:
+        torch.set_num_threads(before)
+    assert cache._scratch.numel() == (before + 3) * one
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

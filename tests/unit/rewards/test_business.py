@@ -113,11 +113,11 @@ class Eager:
 
 
 def test_a_gate_cannot_be_bought() -> None:
-    """Below 0.5 the whole is 0 at most, whatever else it earned; open, the gate adds nothing."""
+    """R24: below 0.5 the whole is the least of all, whatever else it earned; open, the gate adds nothing."""
     gated = build_reward([RewardSpec(name="length"), RewardSpec(name="no_promise", gate=True)])
     gated.components = ((Eager(), 1.0), gated.components[1])  # type: ignore[assignment]
     results = gated.score([Sample(PROMPT, text) for text in ("保证保证", "好的", "绝对会")])
-    assert [result.value for result in results] == [0.0, -1.0, -1.0]
+    assert [result.value for result in results] == [-1.0, -1.0, -1.0]
     assert [result.parts["no_promise"] for result in results] == [0.0, 1.0, 0.0]
 
 

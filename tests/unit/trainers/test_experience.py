@@ -41,7 +41,7 @@ def column(root: Path, name: str) -> list[float]:
 
 def groups_of(system: Any, rl: RLConfig, seed: int = 3) -> list[RolloutGroup]:
     shaping = RewardShaping(rl, system.reward)
-    return collect_groups(system, PromptStream(prompts(), seed=1), rl, seed, Phases(), shaping)
+    return collect_groups(system, PromptStream(prompts(), seed=1), rl, seed, Phases(), shaping).trained
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "gspo", "cispo", "deepseek_r1"])
@@ -237,7 +237,7 @@ def test_dynamic_sampling_gives_up_after_its_rounds() -> None:
     engine, reward = scripted(flat=set("0123456789"))
     stream = PromptStream(prompts(), seed=1)
     system = tiny_system(rl, reward, engine=engine)
-    groups = collect_groups(system, stream, rl, 3, Phases(), RewardShaping(rl, system.reward))
+    groups = collect_groups(system, stream, rl, 3, Phases(), RewardShaping(rl, system.reward)).trained
     assert len(groups) == 3
     assert stream.state()["position"] == 6  # two rounds of three prompts
 

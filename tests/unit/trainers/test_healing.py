@@ -177,7 +177,7 @@ def test_a_raised_temperature_holds_in_sampling_and_learning(algorithm: str, tmp
     assert now.temperature == pytest.approx(0.92)
     groups = collect_groups(
         system, PromptStream(prompts(), 1), now, 5, Phases(), RewardShaping(rl, system.reward)
-    )
+    ).trained
     rows = batch_of(system, groups)
     for logprobs in (system.policy.logprobs(rows), system.reference.logprobs(rows)):
         assert torch.allclose(logprobs, rows.rollout_logprobs, atol=1e-5)

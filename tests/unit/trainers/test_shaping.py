@@ -105,8 +105,8 @@ def test_all_that_was_sampled_is_observed() -> None:
     )
     system = tiny_system(rl, reward)
     shaping = RewardShaping(rl, reward)
-    kept = collect_groups(system, PromptStream(prompts(), seed=1), rl, 3, Phases(), shaping)
-    assert len(kept) == 2
+    found = collect_groups(system, PromptStream(prompts(), seed=1), rl, 3, Phases(), shaping)
+    assert (len(found.trained), len(found.left_out), len(found.sampled)) == (2, 4, 6)
     assert len(shaping.violations["limit"]) == 3 * 2 * 4, "three rounds of two prompts of four completions"
 
 

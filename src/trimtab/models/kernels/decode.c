@@ -22,7 +22,7 @@ typedef struct {
     const stored *prompt_keys, *prompt_values;  /* [slots, Hkv, prompt_room, D] */
     const int64_t *slots, *prompt_lengths, *own_lengths; /* [R] */
     float *scratch;                             /* [threads, AT_ONCE, scratch_room] */
-    int64_t rows, key_heads, own_room, prompt_room, scratch_room, window; /* window 0: none */
+    int64_t rows, key_heads, own_room, prompt_room, scratch_room, window, threads; /* window 0: none */
     float scaling, softcap;                     /* softcap 0: none */
 } Step;
 
@@ -136,8 +136,9 @@ INLINE void append(const Step *s, int64_t row, int64_t head) {
     memcpy(s->own_values + own_at + t * D, s->value + new_at, D * sizeof(stored));
 }
 
+/* As many threads as `scratch` has room for: the runtime that is linked here may know of another number. */
 void attend(const Step *s) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads((int)s->threads)
     for (int64_t unit = 0; unit < s->rows * s->key_heads; unit++) {
         /* Rows of a group run one after another, so that their prompt stays in the cache. */
         int64_t head = unit / s->rows, row = unit % s->rows;
