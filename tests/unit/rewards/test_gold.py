@@ -43,7 +43,7 @@ def test_good_rows_pass_and_rewards_without_gold_are_not_asked() -> None:
 
 def test_mathematics_by_its_own_worker() -> None:
     """Threats: gold answers go through the comparison that training uses; one that cannot win fails."""
-    pytest.importorskip("math_verify")
+    pytest.importorskip("sympy")
     golds = ["42", r"\frac{1}{2}", "3 cm", "1 or 2", r"\{1,2\}", "-5", "maybe"]
     report = check_gold(reward_of("math"), [row(i, answer=gold) for i, gold in enumerate(golds)])
     assert [(f.row, f.reason) for f in report.failures] == [("6", "it earns 0")]

@@ -16,7 +16,7 @@ from trimtab.rewards.math_answer import MathReward, final_answer, math_reward
 from trimtab.rewards.math_check import is_equal, read_quantity
 from trimtab.types import Prompt, Sample
 
-pytest.importorskip("math_verify")
+pytest.importorskip("sympy")
 PAIRS = pairs()
 
 

@@ -13,10 +13,10 @@ from tests.unit.rewards.math_corpus_hostile import hostile_pairs
 
 from trimtab.rewards.math_answer import MathReward, final_answer, math_reward
 from trimtab.rewards.math_check import is_equal, read_quantity
-from trimtab.rewards.math_text import chinese_number, is_same_word, matrix, tidy, visible
+from trimtab.rewards.math_text import chinese_number, is_same_word, tidy, visible
+from trimtab.rewards.math_tree import read_tree
 from trimtab.types import Prompt, Sample
 
-pytest.importorskip("math_verify")
 HOSTILE = hostile_pairs()
 EACH = 2000  # generated cases of each of the five properties in the slow run
 SLOW = settings(max_examples=EACH, deadline=None, suppress_health_check=list(HealthCheck))
@@ -68,8 +68,10 @@ def test_spellings_by_hand() -> None:
         None,
     )
     assert is_same_word("yes", "\\text{Yes}.") and not is_same_word("AB", "ab") and not is_same_word("x", "X")
-    assert matrix("\\begin{bmatrix}1&0\\\\0&x\\end{bmatrix}") == [["1", "0"], ["0", "x"]]
-    assert matrix("\\begin{vmatrix}1\\end{vmatrix}") is None  # a determinant is a number
+    rows = read_tree("\\begin{bmatrix}1&0\\\\0&x\\end{bmatrix}").parts
+    assert [[cell.text for cell in row.parts] for row in rows] == [["1", "0"], ["0", "x"]]
+    # A determinant is a number and no matrix.
+    assert not is_equal("\\begin{vmatrix}1\\end{vmatrix}", "\\begin{pmatrix}1\\end{pmatrix}")
 
 
 def test_what_stands_around_the_box_decides() -> None:

@@ -1,0 +1,400 @@
+"""The tokens of a final answer in LaTeX or plain text. What is no token makes the whole text unreadable.
+
+Nothing is skipped but layout (``\\left``, thin spaces): a reader that drops what it does not know compares
+parts of answers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from trimtab.rewards.math_units import MEASURE_WORDS, read_unit
+
+
+class Unreadable(Exception):
+    """The text is not wholly read; it can only be compared as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A kind, its text, and whether white space stands before it.
+
+    Kinds: number, letter, word, function, constant, field, empty, operator, relation, open, close, comma, join
+    (and, or), command, begin, end, cell, newrow, currency, prime, gap.
+    """
+
+    kind: str
+    text: str
+    spaced: bool = False
+
+
+FUNCTIONS = frozenset(
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp max min gcd lcm abs det "
+    "arccot arcsec arccsc".split()
+)
+_GREEK = frozenset(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar "
+    "partial".split()
+)
+_GREEK_SIGNS = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ", (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
+    "omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega").split(), strict=True))  # fmt: skip
+_RELATIONS = {
+    "=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "==": "=", "lt": "<", "gt": ">", "le": "<=",
+    "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "ne": "!=", "neq": "!=",
+    "approx": "≈", "equiv": "≡", "cong": "≅", "sim": "~", "simeq": "≃", "in": "∈", "notin": "∉", "mid": "∣",
+    "nmid": "∤", "subset": "⊂", "subseteq": "⊆", "supset": "⊃", "perp": "⊥", "parallel": "∥", "propto": "∝",
+    "to": "→", "rightarrow": "→", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "≈", "≡": "≡", "∈": "∈", "∉": "∉",
+    "∣": "∣", "→": "→", "⊂": "⊂", "⊆": "⊆", "∥": "∥", "⊥": "⊥", "⩽": "<=", "⩾": ">=",
+}  # fmt: skip
+_OPERATORS = {
+    "+": "+", "-": "-", "*": "*", "/": "/", "^": "^", "_": "_", "!": "!", "%": "%", ":": ":", "**": "^", "·": "*",
+    "÷": "/", "cdot": "*", "times": "*", "div": "/", "pm": "pm", "mp": "mp", "±": "pm", "∓": "mp", "colon": ":",
+    "cup": "cup", "cap": "cap", "setminus": "minus", "∪": "cup", "∩": "cap", "backslash": "minus", "ast": "*",
+    "circ": "circ", "degrees": "degree", "degree": "degree", "percent": "%", "bmod": "mod", "dagger": "dagger",
+}  # fmt: skip
+_BRACKETS = {"(": "(", "[": "[", "lbrace": "\\{", "lbrack": "[", "langle": "<<", "lfloor": "floor", "lceil": "ceil",
+             "lvert": "|", "lVert": "||"}  # fmt: skip
+_CLOSERS = {")": ")", "]": "]", "rbrace": "\\}", "rbrack": "]", "rangle": ">>", "rfloor": "floor",
+            "rceil": "ceil", "rvert": "|", "rVert": "||"}  # fmt: skip
+_LAYOUT = frozenset(
+    "left right displaystyle textstyle scriptstyle limits nolimits big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr "
+    "middle bigm quad qquad".split()
+)
+_WRAPPERS = frozenset(
+    "text textbf textit textrm texttt textsf textnormal mathrm mathbf mathit mathsf operatorname mbox rm bf it "
+    "boldsymbol bm hbox emph".split()
+)
+_ACCENTS = frozenset("vec hat bar overline tilde widehat widetilde dot ddot overrightarrow underline".split())
+_COMMANDS = frozenset(
+    "frac dfrac tfrac cfrac sqrt binom dbinom tbinom pmod mod angle triangle complement neg".split()
+)
+_WORD_NAMES = {"infinity": "infty", "inf": "infty", "oo": "infty", "pi": "pi"} | {
+    name: name
+    for name in ("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "sigma", "omega", "phi")
+}
+_CURRENCIES = {"\\$": "dollars", "$": "dollars", "€": "euros", "£": "pounds", "¥": "yuan", "￥": "yuan"}
+_NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
+_GROUPED = re.compile(
+    r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]{1,3}(?: [0-9]{3})+(?! ?[0-9])(?:\.[0-9]+)?"
+)
+_SCIENTIFIC = re.compile(r"[eE][+-]?[0-9]{1,3}(?![0-9.A-Za-z^])")
+_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*(?:\{([0-9]+)\}|([0-9]))")
+_RUN = re.compile(r"[A-Za-z]+")
+_FOREIGN = re.compile(r"[\u4e00-\u9fff]+|[A-Za-zà-ÿ]+(?:['’-][A-Za-zà-ÿ]+)*\.?")
+_GLUED = re.compile(r"(arcsin|arccos|arctan|sqrt|sin|cos|tan|cot|log|ln)([a-z])")
+
+
+def tokens_of(text: str, *, is_strict: bool = True) -> list[Token]:
+    """The tokens of a tidied text.
+
+    Args:
+        text: a final answer.
+        is_strict: whether what has no meaning here is refused; else it is a token of the kind ``other``.
+
+    Raises:
+        Unreadable: a character or a command has no meaning here.
+
+    Example:
+        >>> [token.text for token in tokens_of("2\\\\pi r")]
+        ['2', 'pi', 'r']
+    """
+    return _Scanner(text, is_strict=is_strict).scan()
+
+
+class _Scanner:
+    def __init__(self, text: str, *, is_strict: bool, in_words: bool = False) -> None:
+        self.text, self.at, self.depth = text, 0, 0
+        self.is_strict, self.in_words = is_strict, in_words
+        self.found: list[Token] = []
+        self.spaced = False
+        self.is_alone = re.fullmatch(r"[\s{}]*[A-Za-z]+[\s{}]*", text) is not None
+
+    def add(self, kind: str, text: str) -> None:
+        self.found.append(Token(kind, text, self.spaced))
+        self.spaced = False
+
+    def refuse(self, text: str) -> None:
+        if self.is_strict:
+            raise Unreadable(f"{text!r} has no meaning here")
+        self.add("other", text)
+
+    def scan(self) -> list[Token]:
+        while self.at < len(self.text):
+            char = self.text[self.at]
+            if char.isspace() or char == "~":
+                self.at, self.spaced = self.at + 1, True
+            elif char == "\\":
+                self.command()
+            elif char.isascii() and (char.isdigit() or char == "."):
+                self.number()
+            elif self.in_words and (char.isalpha() or "\u4e00" <= char <= "\u9fff"):
+                self.words()
+            elif char.isascii() and char.isalpha():
+                self.letters()
+            else:
+                self.sign(char)
+        return self.found
+
+    def number(self) -> None:
+        repeating = _REPEATING.match(self.text, self.at)
+        if repeating:
+            whole, fixed, *period = repeating.groups()
+            self.at = repeating.end()
+            return self.add("number", f"{whole or '0'}.{fixed}({period[0] or period[1]})")
+        # Inside brackets a comma separates: (1,250) is a pair.
+        grouped = _GROUPED.match(self.text, self.at) if self.depth == 0 else None
+        if grouped and (self.text[self.at - 1 : self.at] == "," or self.text[grouped.end() :].startswith(",") and
+                        not self.text[grouped.end() :].startswith(", ")):  # fmt: skip
+            grouped = None
+        found = grouped or _NUMBER.match(self.text, self.at)
+        if found is None:
+            self.at += 1
+            return self.refuse(".")
+        power = _SCIENTIFIC.match(self.text, found.end())
+        self.at = power.end() if power else found.end()
+        self.add("number", re.sub("[, ]", "", found.group()) + (power.group().lower() if power else ""))
+
+    def sign(self, char: str) -> None:
+        two = self.text[self.at : self.at + 2]
+        if two in ("<=", ">=", "!=", "==", "**", "||"):
+            self.at += 2
+            if two == "||":
+                return self.refuse(two)
+            return self.add(
+                "relation" if two in _RELATIONS else "operator", {**_OPERATORS, **_RELATIONS}[two]
+            )
+        self.at += 1
+        if char in "{}":
+            self.add("open" if char == "{" else "close", char)
+        elif char in _BRACKETS or char in _CLOSERS:
+            self.depth += 1 if char in _BRACKETS else -1
+            self.add("open" if char in _BRACKETS else "close", char)
+        elif char == "!" and self.text[self.at : self.at + 1] == "!":
+            self.refuse("!")
+        elif char in _OPERATORS:
+            self.add("operator", _OPERATORS[char])
+        elif char in _RELATIONS:
+            self.add("relation", _RELATIONS[char])
+        elif char in ",;、":
+            self.add("comma", ",")
+        elif char in _CURRENCIES:
+            self.add("currency", _CURRENCIES[char])
+        elif char in _GREEK_SIGNS:
+            self.add("letter", "\\" + _GREEK_SIGNS[char])
+        elif char in "'′":
+            self.add("prime", "'")
+        elif char == "&":
+            self.add("cell", "&")
+        elif char == "|":
+            self.add("bar", "|")
+        elif char in "∞π∅°√":
+            kinds = {"∞": ("constant", "infty"), "π": ("constant", "pi"), "∅": ("empty", ""),
+                     "°": ("operator", "degree"), "√": ("command", "sqrt")}  # fmt: skip
+            self.add(*kinds[char])
+        elif "\u4e00" <= char <= "\u9fff":
+            self.at -= 1
+            self.words()
+        else:
+            self.refuse(char)
+
+    def letters(self) -> None:
+        """A run of letters outside ``\\text``: a function, a unit, a word, or letters side by side."""
+        match = _RUN.match(self.text, self.at)
+        assert match is not None
+        run = match.group()
+        self.at = match.end()
+        if run.lower() in ("or", "and"):
+            self.add("join", run.lower())
+        elif run in FUNCTIONS and not (run == "min" and self._is_unit(run)):
+            self.add("function", run)
+        elif run in ("sqrt", "binom", "mod"):
+            self.add(*(("operator", "mod") if run == "mod" else ("command", run)))
+        elif run in _WORD_NAMES:
+            name = _WORD_NAMES[run]
+            self.add(
+                "constant" if name in ("infty", "pi") else "letter",
+                name if name in ("infty", "pi") else f"\\{name}",
+            )
+        elif run in _OPERATORS:
+            self.add("operator", _OPERATORS[run])
+        elif run in ("per", "cent") and self.text[self.at :].strip() == "cent":
+            self.at = len(self.text)
+            self.add("operator", "%")
+        elif self._is_unit(run):
+            self.add("word", run)
+        elif _GLUED.fullmatch(run):
+            function, letter = _GLUED.fullmatch(run).groups()  # type: ignore[union-attr]
+            self.add("command" if function == "sqrt" else "function", function)
+            self.add("letter", letter)
+        elif len(run) == 1 or (not self.is_alone and len(run) <= 3) or (run.isupper() and len(run) <= 6):
+            for letter in run:
+                self.add("letter", letter)
+        else:
+            self.add("word", run)
+
+    def _is_unit(self, run: str) -> bool:
+        """Whether the run is a unit behind a value. A single letter is one only behind a space: 5 m, but 5m."""
+        if run == "per" or run in ("square", "cubic", "sq", "squared", "cubed"):
+            return bool(self.found)
+        before = self.found[-1] if self.found else None
+        if before is None or read_unit(run) is None:
+            return False
+        if before.kind == "word" or (
+            before.text == "/" and len(self.found) > 1 and self.found[-2].kind == "word"
+        ):
+            return True
+        follows = re.match(r"\s*(?:$|[/}),^]|\^\s*\{?[23]|[A-Za-z]{2,}|·)", self.text[self.at :]) is not None
+        is_value = before.kind in ("number", "close", "constant")
+        if len(run) == 1:
+            is_first = all(token.text in "+-" for token in self.found[:-1])
+            return self.spaced and before.kind == "number" and follows and is_first
+        return is_value and follows
+
+    def words(self) -> None:
+        """Words of ``\\text``, and Chinese ones."""
+        match = _FOREIGN.match(self.text, self.at)
+        if match is None:
+            self.at += 1
+            return self.refuse(self.text[self.at - 1])
+        word = match.group()
+        self.at = match.end()
+        plain = word.rstrip(".")
+        if word.lower() in ("or", "and") or word in ("或", "或者", "和", "且"):
+            self.add("join", {"or": "or", "或": "or", "或者": "or"}.get(word.lower(), "and"))
+        elif plain.lower() in ("percent",):
+            self.add("operator", "%")
+        elif plain.lower() in ("degrees", "degree"):
+            self.add("operator", "degree")
+        elif plain in ("infinity", "infty"):
+            self.add("constant", "infty")
+        elif plain in FUNCTIONS and len(self.text.split()) > 1:
+            self.add("function", plain)
+        elif len(plain) == 1 and plain.isascii():
+            self.add("word" if self._follows_value() and read_unit(plain) else "letter", plain)
+        else:
+            self.add("word", word)
+
+    def _follows_value(self) -> bool:
+        """Whether a unit may stand here: behind a value, a unit, or a unit's slash."""
+        if not self.found:
+            return False
+        is_slash = self.found[-1].text == "/" and len(self.found) > 1 and self.found[-2].kind == "word"
+        return is_slash or self.found[-1].kind in ("number", "close", "constant", "letter", "word")
+
+    def command(self) -> None:
+        match = re.compile(r"\\(?:([A-Za-z]+)|(.))", re.DOTALL).match(self.text, self.at)
+        if match is None:
+            self.at += 1
+            return self.refuse("\\")
+        self.at = match.end()
+        name, sign = match.groups()
+        if sign is not None:
+            self._escaped(sign)
+        elif name in _LAYOUT:
+            self._layout(name)
+        elif name in _WRAPPERS:
+            self._wrapped(name)
+        elif name in ("begin", "end"):
+            self._environment(name)
+        elif name in FUNCTIONS:
+            self.add("function", name)
+        elif name in _GREEK:
+            self.add("letter", f"\\{name}")
+        elif name in ("pi", "infty"):
+            self.add("constant", name)
+        elif name in ("emptyset", "varnothing"):
+            self.add("empty", "")
+        elif name in ("mathbb", "mathcal", "mathfrak"):
+            letter = self._argument()
+            self.add(
+                "field" if name == "mathbb" else "letter", letter if name == "mathbb" else f"{name} {letter}"
+            )
+        elif name in _ACCENTS:
+            self.add("letter", f"{name} {self._argument().replace(' ', '')}")
+        elif name in _RELATIONS:
+            self.add("relation", _RELATIONS[name])
+        elif name in _OPERATORS:
+            self.add("operator", _OPERATORS[name])
+        elif name in _BRACKETS or name in _CLOSERS:
+            table, kind = (_BRACKETS, "open") if name in _BRACKETS else (_CLOSERS, "close")
+            self.add("bar" if table[name] == "|" else kind, table[name])
+        elif name in _COMMANDS:
+            self.add("command", {"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom",
+                                 "tbinom": "binom"}.get(name, name))  # fmt: skip
+        elif name == "prime":
+            self.add("prime", "'")
+        elif name == "vert":
+            self.add("bar", "|")
+        else:
+            self.refuse(f"\\{name}")
+
+    def _escaped(self, sign: str) -> None:
+        if sign in "{}":
+            self.depth += 1 if sign == "{" else -1
+            self.add("open" if sign == "{" else "close", f"\\{sign}")
+        elif sign == "\\":
+            self.add("newrow", "")
+        elif sign in ",;:! ":
+            self.spaced = self.spaced or sign != "!"
+        elif sign == "%":
+            self.add("operator", "%")
+        elif sign in "$":
+            self.add("currency", "dollars")
+        elif sign == "|":
+            self.refuse("\\|")
+        else:
+            self.refuse(f"\\{sign}")
+
+    def _layout(self, name: str) -> None:
+        if name in ("quad", "qquad"):
+            self.add("gap", name)
+        elif name in ("left", "right") and self.text[self.at : self.at + 1] == ".":
+            self.at += 1
+            self.refuse(f"\\{name}.")
+
+    def _wrapped(self, name: str) -> None:
+        """The content of ``\\text{…}``: words, or for ``\\mathrm`` also mathematics."""
+        content = self._argument() if name not in ("rm", "bf", "it") else ""
+        stripped = content.strip()
+        self.spaced = self.spaced or content[:1].isspace()
+        if stripped in FUNCTIONS and name in ("operatorname", "mathrm"):
+            self.add("function", stripped)
+        elif len(stripped) == 1 and stripped.isalpha() and stripped.isascii():
+            is_unit = self._follows_value() and read_unit(stripped) is not None
+            self.add("word" if is_unit else "letter", stripped)
+        elif stripped:
+            scanner = _Scanner(content, is_strict=self.is_strict, in_words=True)
+            scanner.found = list(self.found)
+            scanner.spaced = self.spaced
+            self.found = scanner.scan()
+            self.spaced = content[-1:].isspace()
+
+    def _environment(self, name: str) -> None:
+        kind = self._argument().strip("* ")
+        if name == "begin" and kind in ("array", "tabular"):
+            self._argument()  # its columns
+        self.add(name, kind)
+
+    def _argument(self) -> str:
+        """The text of the braces that follow, or the next character."""
+        while self.text[self.at : self.at + 1].isspace():
+            self.at += 1
+        if not self.text.startswith("{", self.at):
+            self.at += 1
+            return self.text[self.at - 1 : self.at]
+        depth, begin = 0, self.at
+        for at in range(begin, len(self.text)):
+            if self.text[at] in "{}" and self.text[at - 1] != "\\":
+                depth += 1 if self.text[at] == "{" else -1
+                if depth == 0:
+                    self.at = at + 1
+                    return self.text[begin + 1 : at]
+        raise Unreadable("a brace that is not closed")
+
+
+def is_measure(word: str) -> bool:
+    """Whether a word behind a number counts things without saying more: 个, 件."""
+    return MEASURE_WORDS.fullmatch(word) is not None
