@@ -98,15 +98,15 @@ class FunctionReward:
         return [check_result(value, self.name) for value in values]
 
 
-def reward_from_file(name: str, options: Options | None = None) -> Reward:
+def reward_from_file(name: str, options: Options | None = None, *, as_script: bool = False) -> Reward:
     """Return ``FILE.py:NAME`` as a Reward: a function of TRL, verl or OpenRLHF, or a class with ``score``.
 
-    A class is constructed with the options as keyword arguments.
+    A class is constructed with the options as keyword arguments; ``as_script``: see ``load_from_file``.
 
     Raises:
         RewardError: the file or the name is not there, or its signature is none that is known.
     """
-    found = load_from_file(name)
+    found = load_from_file(name, as_script=as_script)
     if isinstance(found, type):
         try:
             found = found(**dict(options or {}))

@@ -136,10 +136,9 @@ def _blocks(text: str) -> list[Block] | None:
         length, last = _length(body, opening["mark"])
         if length is None:
             return None
-        indent = len(opening["before"]) if not opening["before"].strip() else 0
         inside = [*body[:length], *([last] if last else [])]
         word = opening["info"].strip().split(" ")[0].lower()
-        found.append(Block(word, _dedented(inside, indent)))
+        found.append(Block(word, _dedented(inside, bool(opening["before"]))))
         at += length + 1
     return found
 
@@ -195,12 +194,16 @@ def _still_inside(line: str, inside: str) -> str:
     return inside
 
 
-def _dedented(lines: Sequence[str], indent: int) -> str:
-    """The lines without the indentation of their fence."""
-    cut = [line[min(indent, len(line) - len(line.lstrip())) :] for line in lines]
-    text = "".join(line + "\n" for line in cut)
-    first = next((line for line in cut if line.strip()), "")
-    return textwrap.dedent(text) if indent and first[:1] in (" ", "\t") else text
+def _dedented(lines: Sequence[str], is_indented: bool) -> str:
+    """The lines as a text, without the indentation that they have from their fence."""
+    text = "".join(line + "\n" for line in lines)
+    if not is_indented:
+        return text
+    text = textwrap.dedent(text)
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    width = len(first) - len(first.lstrip())
+    cut = (line[min(width, len(line) - len(line.lstrip())) :] for line in text.split("\n"))
+    return "\n".join(cut)  # of a text whose lines at the margin are those of a string
 
 
 def _chosen(found: Sequence[Block], names: Sequence[str]) -> str | None:

@@ -13,7 +13,7 @@ import queue
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -87,10 +87,14 @@ class Examiner:
             return ExamResult(fault="the sandbox of the tests did not start"), True
         exam = {"setup": script.setup, "chunks": script.chunks, "entry": script.entry}
         said = tests.ask({**exam, "names": sorted(names_of(script))}, _soon(limits.seconds_per_case))
+        has_answered = False
         while said is not None and "verdicts" not in said and "ended" not in said:
             until = min(end, _soon(limits.seconds_per_case))
             reply = solution.ask(said, until) or {"gone": None}
+            has_answered = has_answered or "value" in reply
             said = tests.ask(reply, _soon(limits.seconds_per_case))
+        if said is None and has_answered:
+            return ExamResult((False,)), False  # what was answered keeps the tests from ending
         return self._concluded(said, tests), False
 
     def _concluded(self, said: dict[str, Any] | None, tests: Session) -> ExamResult:
@@ -143,7 +147,10 @@ def make_script(
     preamble = _preamble(prompt, entry)
     if not any(_can_fail(node) for tree in trees for node in ast.walk(tree)):
         raise RewardError("they assert nothing")
-    if entry and any(_defines(tree, "check") for tree in trees):
+    has_check = any(_defines(tree, "check") for tree in trees)
+    if has_check and not entry and not any(_calls_check(tree) for tree in trees):
+        raise RewardError("they define check(candidate), and the row has no entry_point to check")
+    if has_check and entry:
         before, parts = [*before, *chunks], list[str]()
     elif len(trees) == 1:
         parts = _cut(trees[0])
@@ -175,6 +182,15 @@ def _can_fail(node: ast.AST) -> bool:
 
 def _defines(tree: ast.Module, name: str) -> bool:
     return any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body)
+
+
+def _calls_check(tree: ast.Module) -> bool:
+    return any(
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and getattr(node.value.func, "id", "") == "check"
+        for node in tree.body
+    )
 
 
 def _asserting(tree: ast.Module) -> ast.Module:
@@ -217,13 +233,43 @@ def _preamble(prompt: str, entry: str) -> str:
 @lru_cache(maxsize=4096)
 def names_of(script: Script) -> frozenset[str]:
     """The names that the tests use and that may be the solution's."""
-    used, called = set[str](), set[str]()
+    found = _names(script)
+    used = {name for name in found.used if not hasattr(builtins, name)}
+    # A function to be written may have the name of one that Python has.
+    return frozenset(used or found.called) | ({script.entry} if script.entry else set())
+
+
+@lru_cache(maxsize=4096)
+def wanted_of(script: Script) -> frozenset[str]:
+    """What a solution is asked for: the functions and classes that are called and that no test defines."""
+    if script.entry:
+        return frozenset([script.entry])
+    found = _names(script)
+    called = {name for name in found.called if not hasattr(builtins, name)} - found.bound
+    return frozenset(called) or names_of(script)
+
+
+@dataclass(slots=True)
+class _Names:
+    used: set[str] = field(default_factory=set)
+    called: set[str] = field(default_factory=set)
+    bound: set[str] = field(default_factory=set)
+
+
+def _names(script: Script) -> _Names:
+    found = _Names()
     for text in (*script.chunks, *script.setup):
         for node in ast.walk(ast.parse(text.strip())):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-                used.add(node.id)
+            if isinstance(node, ast.Name):
+                (found.used if isinstance(node.ctx, ast.Load) else found.bound).add(node.id)
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                found.bound.add(node.name)
+            elif isinstance(node, ast.arg):
+                found.bound.add(node.arg)
+            elif isinstance(node, ast.Import) or (
+                isinstance(node, ast.ImportFrom) and node.module != "solution"
+            ):
+                found.bound |= {alias.asname or alias.name for alias in node.names}
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                called.add(node.func.id)
-    found = {name for name in used if not hasattr(builtins, name)}
-    # A function to be written may have the name of one that Python has.
-    return frozenset(found or called) | ({script.entry} if script.entry else set())
+                found.called.add(node.func.id)
+    return found

@@ -135,6 +135,9 @@ def _read_list(given: Sequence[Any], facts: _Row) -> Tests:
                 raise RewardError(f"is a {type(test).__name__}: {_ADVICE}")
         except RewardError as error:
             raise RewardError(f"test {number + 1} {error}") from None
+    typed = [test for test in given if isinstance(test, Mapping) and "output" in test]
+    if len(typed) == len(cases):
+        cases = _unwrapped(cases)
     return Tests(tuple(cases), _script(texts, facts) if texts else None)
 
 
@@ -161,10 +164,6 @@ def _read_pairs(said: Mapping[str, Any], pair: tuple[str, str], function: str | 
     if len(given) != len(wanted):
         raise RewardError(f"there are {len(given)} {pair[0]} and {len(wanted)} {pair[1]}")
     near = read_tolerance(said)
-    # Some data sets put every value that a function returns into a list of one.
-    is_wrapped = function is not None and all(
-        isinstance(value, (list, tuple)) and len(value) == 1 for value in wanted
-    )
     cases = []
     for number, (one, other) in enumerate(zip(given, wanted, strict=True)):
         try:
@@ -173,10 +172,16 @@ def _read_pairs(said: Mapping[str, Any], pair: tuple[str, str], function: str | 
             raise RewardError(f"test {number + 1} {error}") from None
         if "fn" in case and other is None:
             case["expected"] = None
-        if "fn" in case and is_wrapped:
-            case["or_expected"] = other[0]
         cases.append(case | ({"near": near} if near else {}))
-    return Tests(tuple(cases))
+    return Tests(tuple(_unwrapped(cases)))
+
+
+def _unwrapped(cases: Sequence[Case]) -> list[Case]:
+    """Some data sets put every value that a function returns into a list of one: then either is right."""
+    values = [case.get("expected") for case in cases]
+    if not all(isinstance(value, (list, tuple)) and len(value) == 1 for value in values):
+        return list(cases)
+    return [case | {"or_expected": case["expected"][0]} for case in cases]
 
 
 def _kind(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +222,7 @@ def _facts(columns: Mapping[str, Any], prompt: str, before: _Row | None = None) 
     if before is not None:
         function, entry = function or before.function, entry or before.entry
         setup = [*before.setup, *setup]
-    return _Row(function, entry or "", prompt, tuple(setup))
+    return _Row(function, entry or function or "", prompt, tuple(setup))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

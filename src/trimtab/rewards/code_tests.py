@@ -20,7 +20,7 @@ from trimtab.errors import RewardError
 from trimtab.rewards.base import abstain_all
 from trimtab.rewards.code_blocks import defines, extract_code, only_function
 from trimtab.rewards.code_cases import Case
-from trimtab.rewards.code_exam import Examiner, ExamResult, names_of
+from trimtab.rewards.code_exam import Examiner, ExamResult, wanted_of
 from trimtab.rewards.code_formats import Tests, read_tests
 from trimtab.rewards.code_readings import other_readings
 from trimtab.rewards.code_values import EXACT, decode_value, encode_value, is_same, is_same_output
@@ -104,7 +104,7 @@ class CodeReward:
         cases = (*visible.cases, *hidden.cases)
         names = [case["fn"] for case in cases if case.get("fn")]
         for script in (visible.script, hidden.script):
-            names += names_of(script) if script is not None else ()
+            names += wanted_of(script) if script is not None else ()
         calls_one = any("fn" in case and case["fn"] is None for case in cases)
         code = extract_code(sample.completion, names or (_told_names(sample.completion) if calls_one else ()))
         if code is None:

@@ -175,12 +175,14 @@ def _is_near(expected: float, found: float, near: Near) -> bool:
 
 
 def _is_near_complex(expected: Any, found: Any, near: Near) -> bool:
-    pair = [found.real, found.imag] if isinstance(found, (int, float, complex)) else None
-    if isinstance(expected, (int, float, complex)) and not isinstance(expected, bool):
-        expected = [expected.real, expected.imag]
-    if not isinstance(expected, (list, tuple)) or pair is None or len(expected) != 2:
+    """A complex number is the same as another, or as a list of its two parts, never as a real number."""
+    if not isinstance(found, complex):
         return False
-    return all(is_same(one, other, near) for one, other in zip(expected, pair, strict=True))
+    if isinstance(expected, complex):
+        expected = [expected.real, expected.imag]
+    if not isinstance(expected, (list, tuple)) or len(expected) != 2:
+        return False
+    return all(is_same(*pair, near) for pair in zip(expected, (found.real, found.imag), strict=True))
 
 
 def _are_near_words(one: str, other: str, near: Near) -> bool:
