@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.errors import RewardError
 from trimtab.rewards.base import Reward, abstain_all, check_result, describe
 from trimtab.rewards.parts_log import PartsLog, as_list, numbers_of
-from trimtab.rewards.user_file import load_from_file
+from trimtab.rewards.user_file import describe_error, load_from_file
 from trimtab.types import RewardResult, Sample
 
 Options = Mapping[str, Any]
@@ -59,7 +59,8 @@ class FunctionReward:
         except RewardError as error:
             return abstain_all(len(samples), str(error))
         except Exception as error:  # the function is the user's; the run must survive it
-            return abstain_all(len(samples), f"reward {self.name} failed: {describe(error)}")
+            file = getattr(self.function, "__globals__", {}).get("__file__")
+            return abstain_all(len(samples), f"reward {self.name} failed: {describe_error(error, file)}")
 
     def invoke(self, available: Mapping[str, Any]) -> Any:
         """Call the function with those of ``available`` and of the options that it accepts.

@@ -52,6 +52,19 @@ def load_from_file(name: str, *, as_script: bool = False) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+def describe_error(error: BaseException, file: str | None) -> str:
+    """What a user's ``file`` raised, in a line; with the way out for a file that it looked for elsewhere."""
+    said, wanted = describe(error), getattr(error, "filename", None)
+    if not isinstance(error, FileNotFoundError) or not isinstance(wanted, str) or not file:
+        return said
+    if Path(wanted).is_absolute() or not (Path(file).parent / wanted).exists():
+        return said
+    return (
+        f"{said} (it lies beside {Path(file).name}, but paths are read from where trimtab was started: write "
+        f"Path(__file__).parent / {wanted!r})"
+    )
+
+
 def _run(path: Path, *, as_script: bool) -> ModuleType:
     """Execute the file as a module of its own, or return it when this process has it already."""
     content = path.read_bytes()
@@ -75,7 +88,7 @@ def _run(path: Path, *, as_script: bool) -> ModuleType:
     except Exception as error:  # the file is the user's: whatever it raises is told in one sentence
         del sys.modules[module_name]
         line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
-        raise RewardError(f"{path} cannot be imported{line}: {describe(error)}.") from None
+        raise RewardError(f"{path} cannot be imported{line}: {describe_error(error, str(path))}.") from None
     finally:
         if not as_script:  # others live in this process too: what they import comes first
             sys.path.remove(str(path.parent))
