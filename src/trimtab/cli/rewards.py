@@ -32,6 +32,9 @@ def add_arguments(parser: Parser) -> None:
     scoring.add_argument(
         "--data", required=True, metavar="FILE", help="rows with prompt, completion and the reward's columns"
     )
+    scoring.add_argument(
+        "--gold", action="store_true", help="score each row's own answer or solution, not its completion"
+    )
     auditing = actions.add_parser(
         "audit",
         help="attack a reward: what does it pay for?",
@@ -91,9 +94,12 @@ def _options_of(builder: Any) -> list[str]:
 
 
 def _score(args: argparse.Namespace) -> int:
-    samples = load_samples(args.data)
+    samples = load_samples(args.data, needs_completion=not args.gold)
     reward = build_one(args.reward, read_options(args.option), args.reward_model)
     from trimtab.rewards.base import call_reward
+
+    if args.gold:
+        samples = _gold_samples(reward, samples, args.data)
 
     scored = call_reward(reward, samples)
     results = [{"value": one.value, "parts": dict(one.parts), "error": one.error} for one in scored]
@@ -105,6 +111,23 @@ def _score(args: argparse.Namespace) -> int:
     mean = f"mean {sum(values) / len(values):.4g}, " if values else ""
     print(f"{len(results)} rows: {mean}{len(results) - len(values)} abstained; written to {args.json}")
     return 0
+
+
+def _gold_samples(reward: Any, samples: Sequence[Any], path: str) -> list[Any]:
+    """The rows with their own answers as completions."""
+    from dataclasses import replace
+
+    from trimtab.rewards.gold import HasGold
+
+    if not isinstance(reward, HasGold):
+        raise ConfigError(f"--gold: the reward {reward.name} knows no answers of rows; leave --gold out.")
+    answered = []
+    for sample in samples:
+        text = reward.gold_completion(sample.prompt)
+        if text is None:
+            raise DataError(f"{path}: row {sample.prompt.id} has no answer of its own; leave --gold out.")
+        answered.append(replace(sample, completion=text))
+    return answered
 
 
 def _as_json(what: Any) -> str:
@@ -172,8 +195,10 @@ def build_one(name: str, options: dict[str, Any], reward_model: str | None) -> A
     return combined.components[0][0]
 
 
-def load_samples(path: str) -> list[Any]:
+def load_samples(path: str, *, needs_completion: bool = True) -> list[Any]:
     """Return the rows of a file as samples: ``prompt`` (text or messages, may be missing) and ``completion``.
+
+    Without ``needs_completion`` a row may leave that out.
 
     Raises:
         DataError: the file cannot be read, or a row has no completion.
@@ -185,7 +210,7 @@ def load_samples(path: str) -> list[Any]:
 
     samples = []
     for number, row in enumerate(read_rows(path)):
-        if "completion" not in row.values:
+        if needs_completion and "completion" not in row.values:
             raise DataError(
                 f"{row.where}: the column 'completion' is missing{nearest('completion', row.values)}; "
                 "each row needs the text to be scored."
@@ -199,7 +224,9 @@ def load_samples(path: str) -> list[Any]:
             columns={name: value for name, value in row.values.items() if name not in _SCORED},
             is_conversational=isinstance(given, list),
         )
-        samples.append(Sample(prompt, as_reply(row.values["completion"], row.where, "completion")))
+        given = row.values.get("completion")
+        text = as_reply(given, row.where, "completion") if needs_completion or given is not None else ""
+        samples.append(Sample(prompt, text))
     return samples
 
 

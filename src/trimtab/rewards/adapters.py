@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.errors import RewardError
 from trimtab.rewards.base import Reward, abstain_all, check_result, describe
 from trimtab.rewards.parts_log import PartsLog, as_list, numbers_of
-from trimtab.rewards.user_file import load_from_file
+from trimtab.rewards.user_file import describe_error, load_from_file
 from trimtab.types import RewardResult, Sample
 
 Options = Mapping[str, Any]
@@ -59,7 +59,8 @@ class FunctionReward:
         except RewardError as error:
             return abstain_all(len(samples), str(error))
         except Exception as error:  # the function is the user's; the run must survive it
-            return abstain_all(len(samples), f"reward {self.name} failed: {describe(error)}")
+            file = getattr(self.function, "__globals__", {}).get("__file__")
+            return abstain_all(len(samples), f"reward {self.name} failed: {describe_error(error, file)}")
 
     def invoke(self, available: Mapping[str, Any]) -> Any:
         """Call the function with those of ``available`` and of the options that it accepts.
@@ -98,15 +99,15 @@ class FunctionReward:
         return [check_result(value, self.name) for value in values]
 
 
-def reward_from_file(name: str, options: Options | None = None) -> Reward:
+def reward_from_file(name: str, options: Options | None = None, *, as_script: bool = False) -> Reward:
     """Return ``FILE.py:NAME`` as a Reward: a function of TRL, verl or OpenRLHF, or a class with ``score``.
 
-    A class is constructed with the options as keyword arguments.
+    A class is constructed with the options as keyword arguments; ``as_script``: see ``load_from_file``.
 
     Raises:
         RewardError: the file or the name is not there, or its signature is none that is known.
     """
-    found = load_from_file(name)
+    found = load_from_file(name, as_script=as_script)
     if isinstance(found, type):
         try:
             found = found(**dict(options or {}))

@@ -1,35 +1,48 @@
 """Code that is run against tests: 1 when every case passes, in a sandbox that pays for nothing else.
 
-What is expected stays in this process: the sandbox is given inputs and returns values or output, and they are
-compared here, by plain types. A solution that exits, hangs, forges or floods has no result, and that is a
-failed case. A sandbox that does not start is the machine's fault: the reward abstains.
+What is expected stays out of the solution's sandbox: that one is given inputs and returns values or output,
+and they are compared in this process, by plain types; tests that are programs are run in a sandbox of their
+own (``code_exam.py``). A solution that exits, hangs, forges or floods has no result, and that is a failed
+case. A sandbox that does not start is the machine's fault: the reward abstains, and so it does for a row
+whose tests cannot be read.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from trimtab.errors import RewardError
 from trimtab.rewards.base import abstain_all
+from trimtab.rewards.code_blocks import defines, extract_code, only_function
+from trimtab.rewards.code_cases import Case
+from trimtab.rewards.code_exam import Examiner, ExamResult, wanted_of
+from trimtab.rewards.code_formats import Tests, read_tests
+from trimtab.rewards.code_readings import other_readings
+from trimtab.rewards.code_values import EXACT, decode_value, encode_value, is_same, is_same_output
 from trimtab.rewards.sandbox import Limits, RunResult, SandboxPool, choose_level
 from trimtab.types import Prompt, RewardResult, Sample
 
-_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*$", re.MULTILINE)
-_PYTHON = {"", "python", "py", "python3"}
-_MAX_CODE = 200_000  # characters
-_MAX_CASES = 200
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One solution with its tests."""
+
+    code: str
+    cases: tuple[Case, ...]  # the visible ones first
+    num_visible: int
+    tests: tuple[Tests, Tests]
 
 
 class CodeReward:
     """Runs the code of a completion against the row's ``tests`` (and ``hidden_tests``).
 
-    A case is ``{"input": stdin, "output": stdout}`` or ``{"fn": name, "args": [...], "expected": value}``.
-    The value is 1 when all cases pass, else 0; with ``partial`` the share that passes. Parts: ``visible``
-    and ``hidden``.
+    The forms of tests are those of ``code_formats.py``. The value is 1 when all pass, else 0; with
+    ``partial`` the share that passes. Parts: ``visible`` and ``hidden``.
     """
 
     name = "code"
@@ -40,32 +53,128 @@ class CodeReward:
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """Return one result per sample, in order."""
         results: list[RewardResult | None] = [None] * len(samples)
-        jobs: list[tuple[int, list[Mapping[str, Any]], int]] = []
-        told: list[Mapping[str, Any]] = []
+        jobs: dict[int, _Job] = {}
         for row, sample in enumerate(samples):
             try:
-                cases, visible = self._cases(sample)
+                found = self._job(sample)
             except RewardError as error:
                 results[row] = RewardResult(None, error=str(error))
                 continue
-            code = extract_code(sample.completion)
-            if code is None:
+            if found is None:
                 results[row] = RewardResult(0.0, {"visible": 0.0})
-                continue
-            jobs.append((row, cases, visible))
-            told.append({"code": code, "cases": [_question(case) for case in cases]})
-        for (row, cases, visible), outcome in zip(jobs, self._run_all(told), strict=True):
-            results[row] = self._judge(cases, visible, outcome)
+            else:
+                jobs[row] = found
+        for row, result in zip(jobs, self._judge_all(list(jobs.values())), strict=True):
+            results[row] = result
+            if result.error is not None:
+                told = f"reward code: row {samples[row].prompt.id}: {result.error}"
+                results[row] = RewardResult(None, error=told)
         return [result if result is not None else abstain_all(1, "not run")[0] for result in results]
 
     def gold_completion(self, prompt: Prompt) -> str | None:
-        """The row's ``solution`` in a fence; None where it has none. Its last block where it is fenced."""
-        given = prompt.columns.get("solution")
-        code = extract_code(given) if isinstance(given, str) else None
+        """The row's own solution in a fence; None where it has none. Its last block where it is fenced.
+
+        It is ``solution``, HumanEval's ``canonical_solution`` after its prompt, or MBPP's ``code``.
+        """
+        columns = prompt.columns
+        given = columns.get("solution", columns.get("canonical_solution"))
+        if given is None and "test_list" in columns:
+            given = columns.get("code")
+        if given is None:
+            return None
+        code = extract_code(given, _wanted(columns)) if isinstance(given, str) else None
         if code is None:
-            return None if given is None else str(given)
+            return str(given)
+        code = _whole(code, prompt)
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
         return f"{fence}python\n{code}\n{fence}"
+
+    @cached_property
+    def _examiner(self) -> Examiner:
+        return Examiner(self.pool)
+
+    def _job(self, sample: Sample) -> _Job | None:
+        """What is to be run; None where the completion holds no code.
+
+        Raises:
+            RewardError: the row's tests cannot be read.
+        """
+        prompt = sample.prompt
+        visible, hidden = read_tests(prompt.columns, self.column, prompt.id, _prompt_code(prompt))
+        cases = (*visible.cases, *hidden.cases)
+        names = [case["fn"] for case in cases if case.get("fn")]
+        for script in (visible.script, hidden.script):
+            names += wanted_of(script) if script is not None else ()
+        calls_one = any("fn" in case and case["fn"] is None for case in cases)
+        code = extract_code(sample.completion, names or (_told_names(sample.completion) if calls_one else ()))
+        if code is None:
+            return None
+        code = _whole(code, prompt)
+        if calls_one:
+            name = only_function(code, prompt.text)
+            if name is None:
+                return None
+            cases = tuple(case | {"fn": name} if case.get("fn", "") is None else case for case in cases)
+        return _Job(code, cases, len(visible.cases), (visible, hidden))
+
+    def _judge_all(self, jobs: Sequence[_Job]) -> list[RewardResult]:
+        with_cases = [job for job in jobs if job.cases]
+        passed = dict(zip(map(id, with_cases), self._try_cases(with_cases), strict=True))
+        scripts = {
+            (job.tests[which].script, job.code): None
+            for job in jobs
+            for which in (0, 1)
+            if job.tests[which].script is not None and not isinstance(passed.get(id(job)), str)
+        }
+        exams = dict(zip(scripts, self._examiner.run_all(list(scripts)) if scripts else (), strict=True))
+        return [self._judge(job, passed.get(id(job), []), exams) for job in jobs]
+
+    def _judge(self, job: _Job, passed: list[bool] | str, exams: Mapping[Any, ExamResult]) -> RewardResult:
+        if isinstance(passed, str):
+            return RewardResult(None, error=passed)
+        shares: list[list[bool]] = [passed[: job.num_visible], passed[job.num_visible :]]
+        for which in (0, 1):
+            exam = exams.get((job.tests[which].script, job.code))
+            if exam is not None and exam.fault is not None:
+                return RewardResult(None, error=f"its tests cannot be run: {exam.fault}")
+            shares[which] += exam.verdicts if exam is not None else ()
+        every = [*shares[0], *shares[1]]
+        names = ("visible", "hidden")
+        parts = {
+            name: sum(share) / len(share) for name, share in zip(names, shares, strict=True) if len(share)
+        }
+        value = sum(every) / len(every) if self.partial else float(all(every))
+        return RewardResult(value, parts)
+
+    def _try_cases(self, jobs: Sequence[_Job]) -> list[list[bool] | str]:
+        """Which cases pass, or the fault of the machine; what fails is tried in its other readings."""
+        found = self._run_cases([(job.code, job.cases) for job in jobs])
+        again = [
+            (number, reading)
+            for number, (job, (passed, replies)) in enumerate(zip(jobs, found, strict=True))
+            if not isinstance(passed, str) and not all(passed)
+            for reading in other_readings(job.cases, replies)
+        ]
+        others = self._run_cases([(jobs[number].code, cases) for number, cases in again])
+        verdicts = [passed for passed, _ in found]
+        for (number, _), (passed, _) in zip(again, others, strict=True):
+            if not isinstance(passed, str) and sum(passed) > sum(verdicts[number]):  # type: ignore[arg-type]
+                verdicts[number] = passed
+        return verdicts
+
+    def _run_cases(
+        self, jobs: Sequence[tuple[str, Sequence[Case]]]
+    ) -> list[tuple[list[bool] | str, Mapping[int, Mapping[str, Any]]]]:
+        told = [{"code": code, "cases": [_question(case) for case in cases]} for code, cases in jobs]
+        return [
+            (
+                f"the sandbox failed ({outcome.fault})"
+                if outcome.fault is not None
+                else [passes(case, outcome.replies.get(index)) for index, case in enumerate(cases)],
+                outcome.replies,
+            )
+            for (_, cases), outcome in zip(jobs, self._run_all(told), strict=True)
+        ]
 
     def _run_all(self, jobs: Sequence[Mapping[str, Any]]) -> list[RunResult]:
         """One result per job; the same code with the same cases is run once. A group often repeats itself."""
@@ -73,24 +182,6 @@ class CodeReward:
         different = dict(zip(keys, jobs, strict=True))
         outcomes = dict(zip(different, self.pool.run_all(list(different.values())), strict=True))
         return [outcomes[key] for key in keys]
-
-    def _cases(self, sample: Sample) -> tuple[list[Mapping[str, Any]], int]:
-        columns = sample.prompt.columns
-        visible = check_cases(columns.get(self.column), self.column, sample.prompt.id)
-        hidden: list[Mapping[str, Any]] = []
-        if columns.get(f"hidden_{self.column}") is not None:
-            hidden = check_cases(columns[f"hidden_{self.column}"], f"hidden_{self.column}", sample.prompt.id)
-        return [*visible, *hidden], len(visible)
-
-    def _judge(self, cases: Sequence[Mapping[str, Any]], visible: int, outcome: RunResult) -> RewardResult:
-        if outcome.fault is not None:
-            return RewardResult(None, error=f"reward code: the sandbox failed ({outcome.fault})")
-        passed = [passes(case, outcome.replies.get(index)) for index, case in enumerate(cases)]
-        parts = {"visible": sum(passed[:visible]) / visible}
-        if visible < len(cases):
-            parts["hidden"] = sum(passed[visible:]) / (len(cases) - visible)
-        share = sum(passed) / len(cases)
-        return RewardResult(share if self.partial else float(all(passed)), parts)
 
 
 def code_reward(
@@ -117,145 +208,57 @@ def code_reward(
     return CodeReward(SandboxPool(choose_level(sandbox), limits, workers), column, partial=partial)
 
 
-def extract_code(completion: str) -> str | None:
-    """The last fenced Python block, or the whole text where there is no fence; None: nothing to run.
-
-    A block that is not closed is no answer.
-
-    Example:
-        >>> extract_code("Here:\\n```python\\nprint(1)\\n```\\nDone.")
-        'print(1)\\n'
-    """
-    blocks, opened = list[str](), None
-    for fence in _FENCE.finditer(completion):
-        if opened is None:
-            opened = fence
-        elif fence.group(1)[0] == opened.group(1)[0] and len(fence.group(1)) >= len(opened.group(1)):
-            if fence.group(2):
-                continue  # only a bare fence closes
-            if opened.group(2).lower() in _PYTHON:
-                blocks.append(completion[opened.end() + 1 : fence.start()])
-            opened = None
-    if opened is not None:
-        return None
-    code = blocks[-1] if blocks else ("" if _FENCE.search(completion) else completion)
-    return code if code.strip() and len(code) <= _MAX_CODE and "\0" not in code else None
-
-
-def check_cases(given: Any, column: str, row: str) -> list[Mapping[str, Any]]:
-    """The cases of a row, checked.
-
-    Raises:
-        RewardError: there are none, or one is neither of the two forms.
-    """
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except ValueError:
-            given = None
-    if not isinstance(given, (list, tuple)) or not 0 < len(given) <= _MAX_CASES:
-        raise RewardError(
-            f"Reward code needs the column '{column}' of row {row} to be a list of 1 to {_MAX_CASES} tests."
-        )
-    for case in given:
-        talks = isinstance(case, Mapping) and isinstance(case.get("input"), str)
-        calls = isinstance(case, Mapping) and isinstance(case.get("fn"), str)
-        is_whole = (talks and isinstance(case.get("output"), str)) or (
-            calls and isinstance(case.get("args"), (list, tuple)) and "expected" in case
-        )
-        if not is_whole:
-            raise RewardError(
-                f'Reward code: a test of row {row} is neither {{"input": …, "output": …}} nor '
-                '{"fn": …, "args": […], "expected": …}.'
-            )
-    return list(given)
-
-
-def _question(case: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a case that enters the sandbox."""
-    if "fn" in case:
-        return {"fn": case["fn"], "args": list(case["args"])}
-    return {"input": case["input"]}
-
-
 def passes(case: Mapping[str, Any], reply: Mapping[str, Any] | None) -> bool:
     """Whether what came out is what is expected; no reply, or an error, is not."""
     if reply is None or "error" in reply:
         return False
-    if "fn" in case:
-        return "value" in reply and is_same(case["expected"], _decode(reply["value"]))
-    output = reply.get("output")
-    return isinstance(output, str) and _lines(output) == _lines(case["output"])
+    near = case.get("near")
+    if "fn" not in case:
+        output = reply.get("output")
+        return isinstance(output, str) and is_same_output(case["output"], output, near)
+    if "value" not in reply:
+        return False
+    found, right = decode_value(reply["value"]), [case["expected"]]
+    right += [case["or_expected"]] if "or_expected" in case else []
+    return any(is_same(expected, found, near or EXACT) for expected in right)
 
 
-def _lines(text: str) -> list[str]:
-    """Lines without white space at their ends, and without empty ones at the end of the text."""
-    lines = [line.rstrip() for line in text.replace("\r\n", "\n").split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
+def _question(case: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a case that enters the sandbox."""
+    if "fn" not in case:
+        return {"input": case["input"]}
+    told = {"fn": case["fn"], "args": [encode_value(item) for item in case["args"]]}
+    named = {name: encode_value(item) for name, item in case.get("kwargs", {}).items()}
+    return told | ({"kwargs": named} if named else {})
 
 
-class _Set(list[Any]):
-    """The members of a set, in no order."""
+def _wanted(columns: Mapping[str, Any]) -> list[str]:
+    entry = columns.get("entry_point")
+    return [entry] if isinstance(entry, str) else []
 
 
-def _decode(value: Any, depth: int = 0) -> Any:
-    """A value as the guest writes it: dicts and sets are wrapped, so that neither can be mistaken."""
-    if depth > 50:
-        return math.nan  # equals nothing
-    if isinstance(value, list):
-        return [_decode(item, depth + 1) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if set(value) == {"set"} and isinstance(value["set"], list):
-        return _Set(_decode(item, depth + 1) for item in value["set"])
-    pairs = value.get("dict")
-    if set(value) != {"dict"} or not isinstance(pairs, list):
-        return math.nan
-    found = {}
-    for pair in pairs:
-        if not (isinstance(pair, list) and len(pair) == 2) or type(pair[0]) not in (str, int):
-            return math.nan
-        found[str(pair[0])] = _decode(pair[1], depth + 1)  # JSON has no other keys than texts
-    return found
+def _told_names(completion: str) -> list[str]:
+    """What a completion defines, where its row does not say what is asked for."""
+    return re.findall(r"^[ \t>]*(?:async[ \t]+)?def[ \t]+(\w+)", completion, re.MULTILINE)
 
 
-def is_same(expected: Any, found: Any) -> bool:
-    """Equality of plain values: booleans are no numbers, floats within 1e-9, tuples lists, sets unordered.
-
-    Example:
-        >>> is_same([1, 2.0], [1, 2]), is_same(1, True), is_same(0.3, 0.1 + 0.2)
-        (True, False, True)
-    """
-    if isinstance(expected, bool) or isinstance(found, bool) or expected is None or found is None:
-        return type(expected) is type(found) and expected == found
-    if isinstance(expected, (int, float)) and isinstance(found, (int, float)):
-        if isinstance(expected, int) and isinstance(found, int):
-            return expected == found
-        try:
-            return math.isclose(expected, found, rel_tol=1e-9, abs_tol=1e-12)
-        except OverflowError:
-            return False
-    if isinstance(expected, str) or isinstance(found, str):
-        return isinstance(expected, str) and isinstance(found, str) and expected == found
-    if isinstance(expected, (list, tuple)) and isinstance(found, list):
-        if len(expected) != len(found):
-            return False
-        if isinstance(found, _Set):
-            return _is_permutation(list(expected), list(found))
-        return all(is_same(one, other) for one, other in zip(expected, found, strict=True))
-    if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        return set(expected) == set(found) and all(
-            is_same(value, found[key]) for key, value in expected.items()
-        )
-    return False
+def _prompt_code(prompt: Prompt) -> str:
+    """The code that a prompt begins, as HumanEval's do: all of it, or its block."""
+    text = prompt.text
+    if "```" not in text:
+        return text
+    return extract_code(text, _wanted(prompt.columns)) or text
 
 
-def _is_permutation(expected: list[Any], found: list[Any]) -> bool:
-    for item in expected:
-        place = next((at for at, other in enumerate(found) if is_same(item, other)), None)
-        if place is None:
-            return False
-        del found[place]
-    return not found
+def _whole(code: str, prompt: Prompt) -> str:
+    """The prompt's code before a completion that only goes on with it."""
+    names = _wanted(prompt.columns)
+    begun = _prompt_code(prompt)
+    if not names or defines(code, names[0]) or not defines(begun, names[0]):
+        return code
+    first, *rest = code.strip("\n").split("\n")
+    if not all(line[:1] in ("", " ", "\t") for line in rest):
+        return code
+    if first[:1] not in (" ", "\t"):  # whoever wrote it stripped the whole text
+        first = f"    {first}"
+    return "\n".join([begun.rstrip(), first, *rest])

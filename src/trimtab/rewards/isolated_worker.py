@@ -40,7 +40,7 @@ def main(parent: int) -> None:
         said: dict[str, Any]
         try:
             if request["call"] == "load":
-                reward = reward_from_file(request["file"], decode(request["options"]))
+                reward = reward_from_file(request["file"], decode(request["options"]), as_script=True)
                 said = {"name": str(reward.name)}
             else:
                 assert reward is not None

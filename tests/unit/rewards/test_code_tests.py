@@ -9,7 +9,10 @@ from tests.unit.rewards.test_code_attacks import sample
 
 from trimtab.errors import RewardError
 from trimtab.rewards import code_tests
-from trimtab.rewards.code_tests import CodeReward, _decode, check_cases, extract_code, is_same, passes
+from trimtab.rewards.code_blocks import extract_code
+from trimtab.rewards.code_formats import read_tests
+from trimtab.rewards.code_tests import CodeReward, passes
+from trimtab.rewards.code_values import decode_value, is_same
 from trimtab.rewards.sandbox import Limits, RunResult, choose_level
 from trimtab.rewards.sandbox.seccomp import seccomp_filter
 
@@ -62,7 +65,7 @@ def test_code_is_the_last_closed_block(text: str, code: str | None) -> None:
 )
 def test_values_are_compared_by_plain_types(expected: Any, found: Any, same: bool) -> None:
     """What the sandbox returned, decoded, against what a row expects."""
-    assert is_same(expected, _decode(found)) is same
+    assert is_same(expected, decode_value(found)) is same
 
 
 def test_output_is_compared_by_lines() -> None:
@@ -82,8 +85,9 @@ def test_output_is_compared_by_lines() -> None:
 def test_rows_without_usable_tests_are_told(given: Any) -> None:
     """One sentence with the row; a JSON text is read."""
     with pytest.raises(RewardError, match="row 7"):
-        check_cases(given, "tests", "7")
-    assert check_cases('[{"input": "1", "output": "2"}]', "tests", "7") == [{"input": "1", "output": "2"}]
+        read_tests({"tests": given}, "tests", "7")
+    visible, hidden = read_tests({"tests": '[{"input": "1", "output": "2"}]'}, "tests", "7")
+    assert visible.cases == ({"input": "1", "output": "2"},) and hidden.cases == ()
 
 
 class Scripted:

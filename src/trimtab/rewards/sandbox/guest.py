@@ -4,7 +4,8 @@ Importing is most of what a start costs, so of ``json`` it takes the core alone,
 takes one job on stdin (JSON) and answers on stdout, a line per case (nonce, number, JSON), then ends. Every
 case runs in a process of its own, forked from here; what comes back is a value or the captured output, never
 a judgement: what is expected is not known in here. Nothing that this process says can be trusted, since the
-solution runs under the same user.
+solution runs under the same user. A job that has a ``program`` (``talk_*.py``) is handed to it instead: it
+uses what is defined here, and goes on reading and answering lines.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _CHUNK = 65536
 _MAX_DEPTH = 40
 _SIGKILL = 9
 _NUMBERS = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
+_DICTS = {("collections", "OrderedDict"): "ordered", ("collections", "Counter"): "counter"}
 _text = _json.encode_basestring_ascii
 
 
@@ -42,8 +44,11 @@ def main() -> None:
     for number in (0, 1, 2):
         os.dup2(nothing, number)
     _write(replies, b"ready\n")
-    scanner: Any = _json.make_scanner
-    job, _ = scanner(_Plain)(_read_all(jobs).decode(), 0)
+    job = _parse(_read_line(jobs))
+    if "program" in job:
+        names = dict(globals(), job=job, requests=jobs, replies=replies)
+        exec(compile("".join(job["program"]), "talk.py", "exec"), names)
+        os._exit(0)
     os.close(jobs)
     for index, case in enumerate(job["cases"]):
         said = _run_case(job, case, replies).partition(b"\n")[0]
@@ -98,13 +103,20 @@ def _call(code: str, case: dict[str, Any], say: int) -> None:
     module = type(sys)("solution")
     sys.modules["solution"] = module
     exec(compile(code, "solution.py", "exec"), module.__dict__)
-    function = module.__dict__.get(case["fn"])
-    if function is None and isinstance(module.__dict__.get("Solution"), type):
-        function = getattr(module.Solution(), case["fn"], None)
+    function = _find(module.__dict__, case["fn"])
     if function is None:
         _say(say, "error", _text("there is no function " + case["fn"]))
         return
-    _say(say, "value", _plain(function(*case["args"]), 0))
+    kwargs = {name: _value(given) for name, given in case.get("kwargs", {}).items()}
+    _say(say, "value", _plain(function(*map(_value, case["args"]), **kwargs), 0))
+
+
+def _find(names: dict[str, Any], wanted: str) -> Any:
+    """A function of the solution, or of a ``Solution()`` of it."""
+    found = names.get(wanted)
+    if found is None and isinstance(names.get("Solution"), type):
+        found = getattr(names["Solution"](), wanted, None)
+    return found
 
 
 def _talk(code: str, case: dict[str, Any], say: int) -> None:
@@ -136,27 +148,87 @@ def _memory_file(content: bytes) -> int:
     return file
 
 
-def _plain(value: Any, depth: int) -> str:
-    """JSON of plain types only, exactly those: a subclass that lies about equality is none."""
+def _plain(value: Any, depth: int, other: Any = None) -> str:
+    """JSON of plain types. What derives from one is told by what it holds, not by what it says of itself.
+
+    ``other`` tells what else there is; without it that is an error.
+    """
     kind = type(value)
     if depth > _MAX_DEPTH:
         raise ValueError("the result is nested too deeply")
     if value is None or kind is bool:
         return {None: "null", True: "true", False: "false"}[value]
-    if kind is int:
+    if issubclass(kind, int):
         return int.__repr__(value)
-    if kind is float:
-        return "NaN" if value != value else _NUMBERS.get(value) or float.__repr__(value)
-    if kind is str:
-        return _text(value)
-    if kind in (list, tuple):
-        return _list(_plain(item, depth + 1) for item in value)
-    if kind is dict:
-        pairs = ((_plain(k, depth + 1), _plain(v, depth + 1)) for k, v in value.items())
-        return '{"dict": ' + _list(map(_list, pairs)) + "}"
-    if kind in (set, frozenset):
-        return '{"set": ' + _list(_plain(item, depth + 1) for item in value) + "}"
+    if issubclass(kind, float):
+        return "NaN" if float.__ne__(value, value) else _NUMBERS.get(float(value)) or float.__repr__(value)
+    if issubclass(kind, str):
+        return _text(str.__str__(value))
+    if issubclass(kind, list):
+        return _list(_plain(item, depth + 1, other) for item in list.__iter__(value))
+    if issubclass(kind, tuple):
+        return _tagged("tuple", tuple.__iter__(value), depth, other)
+    if issubclass(kind, dict):
+        tag = _DICTS.get((kind.__module__, kind.__name__), "dict")
+        return _tagged(tag, map(list, dict.items(value)), depth, other)
+    if issubclass(kind, (set, frozenset)):
+        base = set if issubclass(kind, set) else frozenset
+        return _tagged("set", base.__iter__(value), depth, other)
+    if issubclass(kind, (bytes, bytearray)):
+        return '{"bytes": ' + _text(bytes(value).decode("latin-1")) + "}"
+    if issubclass(kind, complex):
+        return '{"complex": ' + _list(_plain(part, depth) for part in (value.real, value.imag)) + "}"
+    name = kind.__module__ + "." + kind.__name__
+    if name == "collections.deque":
+        return _tagged("deque", iter(value), depth, other)
+    if name in ("fractions.Fraction", "decimal.Decimal"):
+        return '{"number": ' + _list(map(_text, (name, str(value)))) + "}"
+    if other is not None:
+        return other(value)
     raise TypeError("the result has a value of type " + kind.__name__)
+
+
+def _tagged(tag: str, items: Iterable[Any], depth: int, other: Any) -> str:
+    return '{"' + tag + '": ' + _list(_plain(item, depth + 1, other) for item in items) + "}"
+
+
+def _value(given: Any, other: Any = None) -> Any:
+    """What ``_plain`` was given; ``other`` reads what it does not know."""
+    if isinstance(given, list):
+        return [_value(item, other) for item in given]
+    if not isinstance(given, dict):
+        return given
+    ((tag, held),) = given.items()
+    if tag in ("dict", "ordered", "counter"):
+        pairs = {_value(key, other): _value(item, other) for key, item in held}
+        return pairs if tag == "dict" else _special(tag, pairs)
+    if tag in ("tuple", "set"):
+        return {"tuple": tuple, "set": set}[tag](_value(item, other) for item in held)
+    if tag == "bytes":
+        return held.encode("latin-1")
+    if tag == "complex":
+        return complex(*held)
+    if tag == "deque":
+        return _special(tag, _value(held, other))
+    if tag == "number":
+        return _special(held[0], held[1])
+    if other is None:
+        raise ValueError("an argument has no plain form")
+    return other(tag, held)
+
+
+def _special(tag: str, held: Any) -> Any:
+    """A value of the standard library; its module is imported only now."""
+    if tag == "fractions.Fraction":
+        from fractions import Fraction as kind
+    elif tag == "decimal.Decimal":
+        from decimal import Decimal as kind  # type: ignore[assignment]
+    else:
+        import collections
+
+        kinds = {"ordered": "OrderedDict", "counter": "Counter", "deque": "deque"}
+        kind = getattr(collections, kinds[tag])
+    return kind(held)
 
 
 def _list(items: Iterable[str]) -> str:
@@ -187,11 +259,19 @@ def _write(file: int, content: bytes) -> None:
         content = content[os.write(file, content) :]
 
 
-def _read_all(file: int) -> bytes:
+def _read_line(file: int) -> bytes:
+    """A line, or what there is until the end. Nothing may have been sent behind it."""
     parts = []
     while part := os.read(file, _CHUNK):
         parts.append(part)
+        if part.endswith(b"\n"):
+            break
     return b"".join(parts)
+
+
+def _parse(line: bytes) -> Any:
+    scanner: Any = _json.make_scanner
+    return scanner(_Plain)(line.decode(), 0)[0]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +47,7 @@ class Sandbox:
     def run(self, job: Mapping[str, Any]) -> RunResult:
         """Run ``{code, cases}`` and end the sandbox, within the limits' seconds whatever happens in it."""
         try:
-            fault = self._wait_until_ready()
+            fault = self.wait_until_ready()
             if fault is not None:
                 return RunResult(fault=fault)
             replies = self._exchange(job)
@@ -59,7 +59,8 @@ class Sandbox:
         finally:
             self.end()
 
-    def _wait_until_ready(self) -> str | None:
+    def wait_until_ready(self) -> str | None:
+        """Why it did not start; None when it waits for its job."""
         first = self._read(time.monotonic() + _START_SECONDS, 6, until=b"\n")
         if first == b"ready\n":
             return None
@@ -174,16 +175,21 @@ class SandboxPool:
             self._ready.put(Sandbox(self.level, self.limits))
         return list(self._threads.map(self._run, jobs))
 
+    def map(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        """Call ``function`` for each job, as many at a time as there are workers; results in order."""
+        return list(self._threads.map(function, jobs))
+
     def _run(self, job: Mapping[str, Any]) -> RunResult:
         result = RunResult(fault="never tried")
         for _ in range(2):  # a sandbox that does not start is the machine's fault: once more
-            result = self._take().run(job)
+            result = self.take().run(job)
             if result.fault is None:
                 return result
             self.num_faults += 1
         return result
 
-    def _take(self) -> Sandbox:
+    def take(self) -> Sandbox:
+        """A started sandbox; the next one is started beside it."""
         try:
             box = self._ready.get_nowait()
         except queue.Empty:

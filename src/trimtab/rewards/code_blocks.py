@@ -1,0 +1,241 @@
+"""Which part of a completion is the solution: the block that defines what is asked for, as models write it.
+
+Everything here reads text line by line: what a model wrote is neither parsed nor compiled in this process.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_CODE = 200_000  # characters
+_PYTHON = re.compile(r"\{?\.?(?:i?python|py)[\d.]*(?![\w+-])", re.IGNORECASE)
+# Blocks with these words hold something else: what is printed, what is typed, other languages.
+_OTHER = frozenset(
+    re.findall(
+        r"\S+",
+        "json jsonl bash sh shell zsh console terminal text txt plaintext plain output stdout stdin input "
+        "result results pycon doctest c cpp c++ csharp c# java javascript js jsx typescript ts tsx html css "
+        "xml yaml yml toml ini sql go golang rust ruby rb php perl kotlin swift scala r matlab julia haskell "
+        "lua markdown md diff latex tex mermaid dockerfile makefile cmd powershell csv log none traceback",
+    )
+)
+_OPENING = re.compile(r"^(?P<before>.*?)(?P<mark>`{3,}|~{3,})[ \t]*(?P<info>[^`]*)$")
+_QUOTE = re.compile(r"^(?:[ \t]*>)+ ?")
+_TAG_END = r"(?:[ \t]*</?\w+>)*[ \t]*$"
+_THOUGHT_END = re.compile(r"(?<![\"'])(?<![^`]`)</(think|thinking|reasoning|thought)>", re.IGNORECASE)
+_THOUGHT = re.compile(r"\s*<(think|thinking|reasoning|thought)>", re.IGNORECASE)
+_WRAPPED = re.compile(r"\s*<(answer|code|solution)>\s*\n?(.*?)</\1>\s*", re.DOTALL | re.IGNORECASE)
+_CODE_LINE = re.compile(r"(?:def|class|import|from|async def|@)\b|@\w|[A-Za-z_]\w* *=[^=]|for |while |if ")
+_READS = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0|\bfileinput\b|\bos\.read\s*\(\s*0")
+_PRINTS = re.compile(r"\bprint\s*\(|\bstdout\b")
+_STRINGS = re.compile(r"'''|\"\"\"|#[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\\.", re.DOTALL)
+_FUNCTION = re.compile(r"^(?:async[ \t]+)?def[ \t]+(\w+)", re.MULTILINE)
+_METHOD = re.compile(r"^[ \t]+(?:async[ \t]+)?def[ \t]+([A-Za-z]\w*)[ \t]*\([ \t]*self\b", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block: the first word of its info string, in lower case, and its text."""
+
+    word: str
+    text: str
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it says that it is Python."""
+        return _PYTHON.match(self.word) is not None
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it says that it is something else; a word that is not known says nothing."""
+        return self.word in _OTHER
+
+
+def extract_code(completion: str, names: Sequence[str] = ()) -> str | None:
+    """The solution in a completion; None: nothing to run. Without a fence it is the whole text.
+
+    Args:
+        completion: what the model wrote; thoughts before ``</think>`` are no answer.
+        names: functions or classes that are asked for; the last block that defines one is taken. Without
+            names (a program) it is the last one that reads its input, else that prints, else the last one.
+
+    A block that is not closed is no answer.
+
+    Example:
+        >>> extract_code("Here:\\n```python\\nprint(1)\\n```\\nDone.")
+        'print(1)\\n'
+    """
+    text = _without_thoughts(completion.replace("\r\n", "\n"))
+    found = None if text is None else _blocks(text)
+    if text is None or found is None:
+        return None
+    if not found:
+        wrapped = _WRAPPED.fullmatch(text)
+        code = _unfenced(wrapped[2] if wrapped else text)
+    else:
+        code = _chosen(found, names)
+    return code if code is not None and code.strip() and len(code) <= MAX_CODE and "\0" not in code else None
+
+
+def defines(code: str, name: str) -> bool:
+    """Whether ``code`` seems to define ``name``, at its top or as a method.
+
+    Example:
+        >>> defines("class Solution:\\n    def add(self, a, b): ...", "add"), defines("add(1)", "add")
+        (True, False)
+    """
+    word = re.escape(name)
+    top = rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{word}\b|^{word}[ \t]*(?::[^=\n]*)?=(?!=)"
+    method = rf"^[ \t]+(?:async[ \t]+)?def[ \t]+{word}\b"
+    brought = rf"^(?:from[ \t]+\S+[ \t]+)?import[ \t].*\b{word}\b"
+    if re.search(f"{top}|{brought}", code, re.MULTILINE):
+        return True
+    return re.search(r"^class[ \t]", code, re.MULTILINE) is not None and bool(
+        re.search(method, code, re.MULTILINE)
+    )
+
+
+def only_function(code: str, prompt: str = "") -> str | None:
+    """The function that a solution is asked for, where its row does not name one.
+
+    The last one at the top that the prompt names, else the last one; else a method of ``Solution``.
+    """
+    top = [name for name in _FUNCTION.findall(code) if name != "main"]
+    names = top or [name for name in _METHOD.findall(code) if not name.startswith("_")]
+    named = [name for name in names if re.search(rf"\b{re.escape(name)}\b", prompt)]
+    return (named or names or [None])[-1]
+
+
+def _without_thoughts(text: str) -> str | None:
+    """What comes after the thoughts; None where they do not end."""
+    while (begun := _THOUGHT.match(text)) is not None:
+        end = _THOUGHT_END.search(text, begun.end())
+        if end is None:
+            return None
+        text = text[end.end() :]
+    # The template may have opened the thoughts: then only their end is here.
+    end = _THOUGHT_END.search(text)
+    if end is not None and not re.search(rf"<{end[1]}>", text[: end.start()], re.IGNORECASE):
+        return _without_thoughts(text[end.end() :])
+    return text
+
+
+def _blocks(text: str) -> list[Block] | None:
+    """The closed blocks in order; None where the last one is not closed."""
+    lines, found, at = text.split("\n"), list[Block](), 0
+    while at < len(lines):
+        quote = _QUOTE.match(lines[at])
+        opening = _opening(lines[at][quote.end() :] if quote else lines[at])
+        at += 1
+        if opening is None:
+            continue
+        body = [_QUOTE.sub("", line) for line in lines[at:]] if quote else lines[at:]
+        length, last = _length(body, opening["mark"])
+        if length is None:
+            return None
+        inside = [*body[:length], *([last] if last else [])]
+        word = opening["info"].strip().split(" ")[0].lower()
+        found.append(Block(word, _dedented(inside, bool(opening["before"]))))
+        at += length + 1
+    return found
+
+
+def _opening(line: str) -> re.Match[str] | None:
+    """A fence that opens a block: alone, in a list item, or after words."""
+    found = _OPENING.match(line)
+    if found is None:
+        return None
+    before, info = found["before"], found["info"].strip()
+    if not before.strip() or re.fullmatch(r"\s*(?:[-*+]|\d+[.)])\s+", before):
+        return found
+    is_word = re.fullmatch(r"[\w+.#{}-]*", info) is not None
+    return found if is_word and found["mark"][0] == "`" and "`" not in before else None
+
+
+def _length(lines: Sequence[str], mark: str) -> tuple[int | None, str]:
+    """How many lines a block has, and what stands before the fence on its last one.
+
+    A fence inside a text of several lines, such as a docstring, closes nothing, unless nothing else does.
+    """
+    closing = re.compile(rf"^[ \t]*{re.escape(mark[0])}{{{len(mark)},}}{_TAG_END}")
+    glued = re.compile(rf"^([^`~]*\S){re.escape(mark)}{_TAG_END}")
+    first: tuple[int | None, str] = (None, "")
+    inside = ""
+    for number, line in enumerate(lines):
+        end = glued.match(line)
+        if closing.match(line) or (end and not inside):
+            at = (number, end[1] if end else "")
+            if not inside:
+                return at
+            first = at if first[0] is None else first
+        inside = _still_inside(line, inside)
+    return first
+
+
+def _still_inside(line: str, inside: str) -> str:
+    """The quotes of the text that is open at the end of a line, given those at its beginning."""
+    at = 0
+    while at < len(line):
+        if inside:
+            end = line.find(inside, at)
+            if end < 0:
+                return inside
+            at, inside = end + 3, ""
+            continue
+        found = _STRINGS.search(line, at)
+        if found is None:
+            return ""
+        at = found.end()
+        if found.group() in ("'''", '"""'):
+            inside = found.group()
+    return inside
+
+
+def _dedented(lines: Sequence[str], is_indented: bool) -> str:
+    """The lines as a text, without the indentation that they have from their fence."""
+    text = "".join(line + "\n" for line in lines)
+    if not is_indented:
+        return text
+    text = textwrap.dedent(text)
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    width = len(first) - len(first.lstrip())
+    cut = (line[min(width, len(line) - len(line.lstrip())) :] for line in text.split("\n"))
+    return "\n".join(cut)  # of a text whose lines at the margin are those of a string
+
+
+def _chosen(found: Sequence[Block], names: Sequence[str]) -> str | None:
+    """The block that is the solution, those that say Python first."""
+    python = [block.text for block in found if block.is_python]
+    unknown = [block.text for block in found if not block.is_python and not block.is_other]
+    for texts in (python, unknown) if names else ():
+        defining = [text for text in texts if any(defines(text, name) for name in names)]
+        if defining:
+            return _with_parts(defining[-1], texts)
+    texts = [block.text for block in found if not block.is_other]
+    for says in () if names else (_READS, _PRINTS):
+        telling = [text for group in (unknown, python) for text in group if says.search(text)]
+        if telling:
+            return _with_parts(telling[-1], texts)
+    return texts[-1] if texts else None
+
+
+def _with_parts(chosen: str, texts: Sequence[str]) -> str:
+    """The chosen block, after earlier ones that hold functions it uses and lacks."""
+    parts = list[str]()
+    for text in texts[: texts.index(chosen)]:
+        own = set(re.findall(r"^(?:async def|def|class)[ \t]+(\w+)", text, re.MULTILINE))
+        if any(re.search(rf"\b{name}\b", chosen) and not defines(chosen, name) for name in own):
+            parts.append(text)
+    return "".join([*parts, chosen])
+
+
+def _unfenced(text: str) -> str:
+    """A text without fences: all of it, without the words before its first line of code."""
+    lines = text.split("\n")
+    first = next((line for line in lines if line.strip()), "")
+    starts_as_words = re.match(r"[A-Z][\w'’,]*(?: [\w'’,`()]+)+[:.!]?\s*$", first) is not None
+    start = next((at for at, line in enumerate(lines) if _CODE_LINE.match(line)), None)
+    return "\n".join(lines[start:]) if starts_as_words and start is not None else text

@@ -1,0 +1,189 @@
+"""One test of a row, in the forms that data sets have: a call of a function, or a program with its input.
+
+A test becomes ``{"input", "output"}`` or ``{"fn", "args", "kwargs", "expected"}``; ``fn`` None is the one
+function that the solution defines. ``near`` is a tolerance of its own, ``readings`` are other arguments that
+a text may stand for, ``or_expected`` another value that is right.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trimtab.errors import RewardError, nearest
+from trimtab.rewards.code_values import EXACT, Near, encode_value
+
+Case = dict[str, Any]
+FUNCTION_KEYS = ("fn", "fn_name", "func_name", "function", "function_name", "method", "method_name")
+_NAME = re.compile(r"[A-Za-z_][\w.()]*")
+ASSERT_KEYS = ("assert", "assertion", "assert_case", "test", "test_code", "code")
+_KIND_KEYS = ("testtype", "test_type", "type", "kind")
+_INPUT_KEYS = ("input", "stdin", "inputs", "args", "arguments")
+_OUTPUT_KEYS = ("output", "expected", "expected_output", "stdout", "outputs", "result", "answer")
+_CALLS = ("function_call", "functional", "function", "call", "call_based", "method", "method_call")
+_TALKS = ("stdin_stdout", "stdin", "stdio", "standard_input", "program", "io")
+_REFUSED = ("checker", "custom_checker", "special_judge", "spj", "interactor", "checker_code")
+_ABSOLUTE = ("tolerance", "atol", "abs_tol", "epsilon", "eps")
+_RELATIVE = ("rtol", "rel_tol")
+
+
+def read_case(given: Mapping[str, Any], function: str | None = None) -> Case:
+    """A test of a row; ``function`` is the one that its row names for all of them.
+
+    Raises:
+        RewardError: what is wrong, without the row.
+    """
+    said = {key: value for key, value in given.items() if value is not None}
+    refused = next((key for key in _REFUSED if said.get(key) not in (None, "", False)), None)
+    if refused is not None:
+        raise RewardError(f"has a '{refused}', which cannot be run here")
+    own = function_of(said, (*FUNCTION_KEYS, "entry_point"))
+    name = own or function
+    calls = _is_call(said, name)
+    case = _call(said, given, name) if calls else _talk(said)
+    near = read_tolerance(said)
+    return case | ({"near": near} if near else {})
+
+
+def function_of(said: Mapping[str, Any], keys: Sequence[str] = FUNCTION_KEYS) -> str | None:
+    """The function that a mapping names under one of ``keys``; None where it names none."""
+    found = (said[key] for key in keys if isinstance(said.get(key), str))
+    return next((name for name in found if _NAME.fullmatch(name)), None)
+
+
+def read_tolerance(said: Mapping[str, Any]) -> Near | None:
+    """The relative and absolute tolerance that a test or row gives; None where it gives none.
+
+    Raises:
+        RewardError: it is no number from 0.
+    """
+    bounds: list[float] = []
+    for keys in (_RELATIVE, _ABSOLUTE):
+        key = next((key for key in keys if said.get(key) is not None), None)
+        value = 0.0 if key is None else said[key]
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (is_number and math.isfinite(value) and value >= 0):
+            raise RewardError(f"has {key} = {value!r}, which is no tolerance: write a number from 0")
+        bounds.append(float(value))
+    if not any(bounds):
+        return None
+    return max(bounds[0], EXACT[0]), max(bounds[1], EXACT[1])
+
+
+def is_assertion(given: Mapping[str, Any]) -> str | None:
+    """The Python of a test that is an assertion in a mapping, else None."""
+    said = {key: value for key, value in given.items() if value not in (None, "")}
+    if any(key in said for key in _INPUT_KEYS):
+        return None
+    found = next((said[key] for key in ASSERT_KEYS if isinstance(said.get(key), str)), None)
+    return found if found is not None and "assert" in found else None
+
+
+def parse_value(text: str) -> Any:
+    """A value written as JSON, else as a Python literal, else the text itself."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+    return text
+
+
+def _is_call(said: Case, name: str | None) -> bool:
+    kind = next((said[key] for key in _KIND_KEYS if isinstance(said.get(key), str)), None)
+    if kind:
+        word = kind.strip().lower().replace("-", "_").replace(" ", "_")
+        if word in _CALLS:
+            return True
+        if word in _TALKS:
+            return False
+        raise RewardError(f"is of the type '{kind}', which is not known{nearest(word, (*_CALLS, *_TALKS))}")
+    if name is not None or any(key in said for key in ("args", "kwargs", "arguments")):
+        return True
+    value = next((said[key] for key in _INPUT_KEYS if key in said), "")
+    return not isinstance(value, str) and not _are_texts(value)
+
+
+def _talk(said: Case) -> Case:
+    given = next((said[key] for key in _INPUT_KEYS if key in said), None)
+    wanted = next((said[key] for key in _OUTPUT_KEYS if key in said), None)
+    texts = [_lines(value) for value in (given, wanted)]
+    if texts[0] is None or texts[1] is None:
+        what = "input" if texts[0] is None else "output"
+        raise RewardError(
+            f'has no {what}: write {{"input": …, "output": …}}, {{"fn": …, "args": […], "expected": …}} or '
+            '"assert f(1) == 2"'
+        )
+    return {"input": texts[0], "output": texts[1]}
+
+
+def _lines(value: Any) -> str | None:
+    """What is read or printed: a text, a list of lines, or a number that stands for its text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return "\n".join(value) if _are_texts(value) else None
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, str) for item in value)
+
+
+def _call(said: Case, given: Mapping[str, Any], name: str | None) -> Case:
+    key = next((key for key in ("args", "arguments", *_INPUT_KEYS) if key in said), None)
+    kwargs = said.get("kwargs", {})
+    if key is None and not kwargs and not any(word in given for word in ("args", "kwargs", *_INPUT_KEYS)):
+        raise RewardError('calls a function without "args": write {"fn": …, "args": […], "expected": …}')
+    if not isinstance(kwargs, Mapping):
+        raise RewardError(f'has "kwargs" of type {type(kwargs).__name__}, where a mapping is needed')
+    value = said[key] if key is not None else []
+    args, readings, kwargs = _arguments(value, dict(kwargs), is_text_line=key not in ("args", "arguments"))
+    out = next((word for word in _OUTPUT_KEYS if word in said), None)
+    if out is None and not any(word in given for word in _OUTPUT_KEYS):
+        raise RewardError('calls a function without "expected": write {"fn": …, "args": […], "expected": …}')
+    expected = said[out] if out is not None else None
+    case: Case = {"fn": _bare(name), "args": args, "expected": expected}
+    if isinstance(value, str) and isinstance(expected, str):
+        case["expected"] = parse_value(expected)
+    _check_values(case["args"], kwargs)
+    return case | ({"kwargs": kwargs} if kwargs else {}) | ({"readings": readings} if readings else {})
+
+
+def _arguments(
+    value: Any, kwargs: Case, is_text_line: bool
+) -> tuple[list[Any], list[list[Any]], dict[str, Any]]:
+    """The arguments, other readings of them, and those that have names."""
+    if isinstance(value, (list, tuple)):
+        return list(value), [], kwargs
+    if isinstance(value, Mapping):  # {"nums": [2, 7], "target": 9}
+        return [], [], {**{str(key): item for key, item in value.items()}, **kwargs}
+    if not isinstance(value, str):
+        if not is_text_line:
+            raise RewardError(f'has "args" of type {type(value).__name__}, where a list is needed')
+        return [value], [], kwargs
+    lines = [parse_value(line) for line in value.strip().split("\n")] if value.strip() else []
+    whole = parse_value(value)
+    if not is_text_line and isinstance(whole, (list, tuple)):
+        return list(whole), [], kwargs
+    if len(lines) == 1 and isinstance(whole, list):
+        return lines, [whole], kwargs  # one argument that is a list, or a list of arguments
+    if len(lines) > 1 and not isinstance(whole, str):
+        return [whole], [lines], kwargs  # a value that is written over several lines
+    return lines, [], kwargs
+
+
+def _check_values(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    try:
+        encode_value([list(args), dict(kwargs)])
+    except TypeError as error:
+        raise RewardError(f"has a {error} among its arguments, which cannot be given to a solution") from None
+
+
+def _bare(name: str | None) -> str | None:
+    """``Solution().method`` and ``Solution.method`` are called ``method``."""
+    return None if not name else name.replace("()", "").rpartition(".")[2]
