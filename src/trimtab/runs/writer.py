@@ -113,7 +113,7 @@ class RunWriter:
             write_rollout_file(self.directory.rollout_file(stage, step), step, rows)
 
     def rewind(self, stage: str, step: int) -> None:
-        """Keep only the first ``step`` steps of ``stage`` (0 … step − 1); other stages are untouched.
+        """Keep only the first ``step`` steps of ``stage`` (1 … step); other stages are untouched.
 
         Events and rollouts of later steps go; the checkpoint taken after ``step`` finished steps stays, and
         so does what happened to the process: resumptions, restarts, warnings.
@@ -124,13 +124,13 @@ class RunWriter:
             for line in complete_lines(self.directory.events)
             for event in parse_events([line])
             if event.stage != stage
-            or event.step < step + (event.kind == "checkpoint")
+            or (event.step <= step and (step > 0 or event.kind == "checkpoint"))
             or event.kind in _LASTING
         ]
         write_bytes(self.directory.events, b"".join(kept))
         folder = self.directory.rollouts / stage
         for path in folder.iterdir() if folder.is_dir() else ():
-            if is_rollout_of(path, step):
+            if is_rollout_of(path, step + 1):
                 path.unlink()
         self._file = self.directory.events.open("ab")
 
