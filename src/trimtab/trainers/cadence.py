@@ -9,7 +9,7 @@ from typing import Any
 from trimtab.config import RLConfig
 from trimtab.data import PromptStream
 from trimtab.distributed.build import System
-from trimtab.monitor import KLController, Measure, controlled_metric
+from trimtab.monitor import FixedKLController, KLController, Measure, controlled_metric
 from trimtab.trainers.healing import checkpoint_interval, heal, kl_coef_in_force, settings_in_force
 from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import HasState, Stage, StepContext
@@ -145,7 +145,8 @@ def restore_rl(stage: Stage, system: System, trained: Mapping[str, HasState]) ->
     if state is None:
         return 0
     for name, part in trained.items():
-        part.load_state(state[name])
+        if not isinstance(part, FixedKLController):  # whose coefficient is the recipe's, changed or not
+            part.load_state(state[name])
     if "reference" in state:
         system.reference.load_state(state["reference"])
     system.publish(policy_version=state["step"])

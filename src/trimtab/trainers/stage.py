@@ -59,6 +59,7 @@ class Stage:
     silent_steps: int = 0  # in a row without any reward
     has_scored: bool = False  # whether any completion ever got one
     fault: TrimtabError | None = None  # what ends the run after the step in hand
+    keeps_last: bool = False  # also take a checkpoint after the last step
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     stop: StopRequest = field(default_factory=StopRequest)
     # Name → finished steps and value, as last recorded: what the best checkpoint is chosen by.
@@ -169,15 +170,15 @@ class Stage:
     ) -> None:
         """Save a checkpoint after ``step`` finished steps, when the recipe or a signal asks for one there.
 
-        ``every`` takes the place of the recipe's interval. After the last step there is none: the model is
-        saved then.
+        ``every`` takes the place of the recipe's interval. After the last step there is one where
+        ``keeps_last``: a resumed run may be asked for more steps.
 
         Raises:
             StoppedError: a signal asked the run to stop; what is needed to go on is saved.
             RewardError: no reward answers any more; what was learnt until then is saved.
         """
         every = self.checkpoint_every if every is None else every
-        is_due = every and step % every == 0 and step < total
+        is_due = self.keeps_last if step == total else every and step % every == 0
         is_stopping = self.stop.is_asked and step < total
         is_lost = self.fault is not None and not self.has_scored  # nothing was learnt that could be saved
         is_saved = False

@@ -243,7 +243,7 @@ def test_a_rerun_stage_forgets_its_old_checkpoints(tmp_path: Path, monkeypatch: 
     recipe = changed(tiny_tree(tmp_path), sft=None, reward_model=None, eval=None, rl=keys)
     run_pipeline(recipe, stage="rl")
     folder = tmp_path / "out" / "run" / "checkpoints" / "rl"
-    assert len(list_checkpoints(folder)) == 1
+    assert [path.name for path in list_checkpoints(folder)] == ["step-000003", "step-000004"]
     with monkeypatch.context() as patch:
         interrupt(patch, "rl", steps=1)
         with pytest.raises(Interrupted):
