@@ -1,4 +1,4 @@
-"""Text files that a user gives (a recipe, a chat template, a rubric): one way to read them, whoever wrote them."""
+"""Text files that a user gives (a recipe, a chat template, a rubric): one way to read them all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def read_user_text(path: str | Path, what: str, error: type[TrimtabError] = Conf
         content = source.read_bytes()
     except OSError as problem:
         reason = problem.strerror or str(problem)
-        raise error(f"{what[0].upper()}{what[1:]} {path} cannot be read ({reason}): check its path.") from None
+        raise error(
+            f"{what[0].upper()}{what[1:]} {path} cannot be read ({reason}): check its path."
+        ) from None
     return decode_user_text(content, f"{what[0].upper()}{what[1:]} {path}", error)
 
 

@@ -42,8 +42,8 @@ AlarmKind = Literal[
 class Alarm:
     """A detector's finding: the measured ``value`` against its ``threshold``, of ``metric`` (our name).
 
-    ``evidence`` are the figures beside it that made the detector speak. ``detail`` is what only the run knows,
-    such as the words of a reward that failed.
+    ``evidence`` are the figures beside it that made the detector speak. ``detail`` is what only the run
+    knows, such as the words of a reward that failed.
     """
 
     kind: AlarmKind

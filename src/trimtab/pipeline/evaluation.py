@@ -160,9 +160,7 @@ def compare(results: Mapping[tuple[str, str], EvalResult], kl: float) -> dict[st
         for name, result in hidden.items()
     }
     summary["hidden"] = {name: _scored(result, result.reward) for name, result in hidden.items()}
-    summary["hidden_pass_rate"] = {
-        name: _scored(result, result.pass_rate) for name, result in hidden.items()
-    }
+    summary["hidden_pass_rate"] = {name: _scored(result, result.pass_rate) for name, result in hidden.items()}
     sft, policy = (result.token_ids for result in hidden.values())
     for n in (1, 2):
         summary[f"distinct_{n}"] = dict(zip(hidden, compare_distinct(sft, policy, n), strict=True))

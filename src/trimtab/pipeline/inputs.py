@@ -1,8 +1,8 @@
 """What a stage reads besides its recipe, as fingerprints: so that a resumed run knows what has changed.
 
-Rows count, not files: data that were written again with the same rows are the same. Of weights, configuration,
-headers and blocks spread over each file are read, and small files whole: two different models have the same
-fingerprint only where they differ in fewer numbers than any training changes.
+Rows count, not files: data that were written again with the same rows are the same. Of large weight files
+blocks spread over each are read, and small files whole: two different models have the same fingerprint only
+where they differ in fewer numbers than any training changes.
 """
 
 from __future__ import annotations

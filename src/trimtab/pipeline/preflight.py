@@ -7,8 +7,8 @@ out for the first stage: it does them itself before its first step.
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ CHECKPOINT_BYTES = 12  # per trained parameter: the parameter, what makes it fp3
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong: the recipe's key or the thing, the sentence, and whether no run can succeed."""
+    """Something that is wrong: the recipe's key, the sentence, and whether no run can succeed."""
 
     place: str
     error: TrimtabError
@@ -77,8 +77,8 @@ def find_problems(
     if "rl" in stages or "eval" in stages:
         yield from guard("rl.reward_model", lambda: _trained_models(recipe, stages))
     yield from _without_effect(recipe, stages)
-    if tries_rewards and "rl" in stages[1:]:
-        for key in ("rewards", "hidden_rewards"):
+    if tries_rewards and "rl" in stages:
+        for key in ("rewards", "hidden_rewards") if stages[0] != "rl" else ("hidden_rewards",):
             warned: list[str] = []
             check = lambda key=key, warned=warned: check_rewards(recipe, key, stages, warned)  # noqa: E731
             yield from guard(f"rl.{key}", check)
@@ -148,8 +148,14 @@ def _writable(key: str, path: Path) -> None:
     place = _existing(path)
     if not place.is_dir():
         raise ConfigError(f"{key}: {place} is a file, so {path} cannot be made: choose another place.")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"{key}: {place} cannot be written: choose another place with --output DIR.")
+    try:
+        with tempfile.TemporaryFile(dir=place):  # what os.access says is not true of every file system
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"{key}: {place} cannot be written ({reason}): choose another place with --output DIR."
+        ) from None
 
 
 def _existing(path: Path) -> Path:
@@ -182,8 +188,9 @@ def check_disk(recipe: Recipe, stages: Collection[Stage]) -> None:
     free = shutil.disk_usage(place).free
     if need > free:
         raise ConfigError(
-            f"The disk of {place} has {free / 2**30:.1f} GiB left and this run writes about {need / 2**30:.1f}: "
-            f"make room, write elsewhere with --output DIR, or set checkpoint.keep_last = false."
+            f"The disk of {place} has {free / 2**30:.1f} GiB left and this run writes about "
+            f"{need / 2**30:.1f}: make room, write elsewhere with --output DIR, or set "
+            "checkpoint.keep_last = false."
         )
 
 
@@ -276,13 +283,12 @@ def check_model(path: str, kind: str, recipe: Recipe) -> None:
         )
     if kind == "process" and not is_token_classifier(path):
         raise ModelError(
-            f"{path} is no process reward model (a token classifier): train one with the stage process_reward."
+            f"{path} is no process reward model (a token classifier): train one with the stage "
+            "process_reward."
         )
 
 
-def _data_problems(
-    recipe: Recipe, stage: Stage, stages: Sequence[Stage], guard: _Guard
-) -> Iterator[Finding]:
+def _data_problems(recipe: Recipe, stage: Stage, stages: Sequence[Stage], guard: _Guard) -> Iterator[Finding]:
     """The data of one stage: there, of a shape that it can use, enough for its batches, short enough."""
     if stage == "sft":
         yield from guard("sft.data", lambda: _rows(load_pairs(recipe.sft.data)))  # type: ignore[union-attr]
@@ -322,7 +328,8 @@ def _solutions(recipe: Recipe) -> None:
     labels = [label >= 0.5 for row in solutions_for(config, recipe.seed) for label in row.labels]
     if len(set(labels)) < 2:
         raise DataError(
-            f"{config.data} has steps of one label only, so there is nothing to learn: add right and wrong ones."
+            f"{config.data} has steps of one label only, so there is nothing to learn: add right and "
+            "wrong ones."
         )
 
 
@@ -340,7 +347,9 @@ def _prompts(recipe: Recipe, stages: Sequence[Stage]) -> None:
     except TrimtabError:
         return  # told in the line of that model
     for prompt in long_ones(tokenizer, prompts, rl.max_prompt_tokens):
-        encode_prompt(tokenizer, prompt.messages, rl.max_prompt_tokens, where=f"{rl.data}, prompt {prompt.id}")
+        encode_prompt(
+            tokenizer, prompt.messages, rl.max_prompt_tokens, where=f"{rl.data}, prompt {prompt.id}"
+        )
 
 
 def long_ones(tokenizer: Any, prompts: Sequence[Prompt], limit: int) -> list[Prompt]:

@@ -82,7 +82,7 @@ class Change:
 
     def __str__(self) -> str:
         words = {"applies": "applies", "ignored": "is ignored", "refused": "is refused"}[self.effect]
-        return f"{self.key}: {self.before} → {self.after}: {words}: {self.why}"
+        return f"{self.key} ({self.before} → {self.after}) {words}: {self.why}"
 
 
 def progress_of(recipe: Recipe) -> dict[Stage, Progress]:
@@ -154,8 +154,8 @@ def refuse_changes(recipe: Recipe, progress: Mapping[Stage, Progress], changes: 
     for stage, how in progress.items():
         if how.is_longer and how.checkpoint is None:
             raise CheckpointError(
-                f"Stage {stage} has finished its {how.finished} steps and kept no checkpoint to go on from to "
-                f"{how.wanted}: train it anew with --stage {stage} and without --resume, and leave "
+                f"Stage {stage} has finished its {how.finished} steps and kept no checkpoint to go on from "
+                f"to {how.wanted}: train it anew with --stage {stage} and without --resume, and leave "
                 f"checkpoint.keep_last at true."
             )
 
@@ -168,10 +168,17 @@ def told_progress(progress: Mapping[Stage, Progress]) -> Iterator[str]:
             continue
         if how.is_longer:
             trained.append(stage)
-            repeated = "" if how.checkpoint == how.finished else f", its newest checkpoint is of step {how.checkpoint}"
+            repeated = (
+                ""
+                if how.checkpoint == how.finished
+                else f", its newest checkpoint is of step {how.checkpoint}"
+            )
             yield f"stage {stage} has done {how.finished} steps and goes on to {how.wanted}{repeated}"
         elif how.wanted < how.finished:
-            yield f"stage {stage} has done {how.finished} steps, more than the {how.wanted} asked for: it stays as it is"
+            yield (
+                f"stage {stage} has done {how.finished} steps, more than the {how.wanted} asked for: it "
+                "stays as it is"
+            )
         elif trained:
             yield (
                 f"stage {stage} started from the {trained[0]} model as it was and stays so; "
@@ -194,16 +201,30 @@ def _inputs(
         )
         before, after = names if names[0] != names[1] else (f"the {noun} of {new.name}", f"other {noun}")
         if how.is_done:
-            yield Change(key, before, after, "ignored", f"stage {stage} is finished; --stage {stage} runs it anew")
+            yield Change(
+                key, before, after, "ignored", f"stage {stage} is finished; --stage {stage} runs it anew"
+            )
         elif not how.goes_on:
             yield Change(key, before, after, "applies", f"stage {stage} starts from its beginning")
         elif new.kind == "data":
-            yield Change(key, before, after, "refused", f"stage {stage} is in the middle of the rows that it began with")
+            yield Change(
+                key,
+                before,
+                after,
+                "refused",
+                f"stage {stage} is in the middle of the rows that it began with",
+            )
         elif new.kind in ("model", "reference"):
-            why = "the policy came from it, and the reference is it" if stage == "rl" else "the weights came from it"
+            why = (
+                "the policy came from it, and the reference is it"
+                if stage == "rl"
+                else "the weights came from it"
+            )
             yield Change(key, before, after, "refused", why)
         else:
-            yield Change(key, before, after, "applies", _from_on(how, "figures before and after do not compare"))
+            yield Change(
+                key, before, after, "applies", _from_on(how, "figures before and after do not compare")
+            )
 
 
 def _effect(

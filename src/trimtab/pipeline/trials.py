@@ -153,5 +153,3 @@ def _check_call(judge: str, function: Any) -> None:
 
 def _if_there(path: str) -> str | None:
     return path if (Path(path) / "config.json").is_file() else None
-
-

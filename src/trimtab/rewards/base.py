@@ -81,8 +81,8 @@ def why_silent(results: Sequence[RewardResult]) -> str:
     """Why these results hold no reward, in the words of the error that most of them have; empty where all do.
 
     Example:
-        >>> why_silent([RewardResult(None, error="reward a failed"), RewardResult(None, error="reward a failed")])
-        'reward a failed (2 of 2 completions)'
+        >>> why_silent([RewardResult(None, error="reward a failed"), RewardResult(0.5)])
+        'reward a failed (1 of 2 completions)'
     """
     silent = [result.error for result in results if result.value is None]
     if not silent:

@@ -31,9 +31,10 @@ class RunWriter:
     """Writes a run; used as a context manager.
 
     ``resume=False`` starts a new record: what an earlier run left in ``root`` is moved to ``root/previous``
-    (only the latest is kept; ``has_moved`` says whether there was one). ``resume=True`` goes on with what is there: a half-written last line is cut
-    off, the manifest notes the new process, changed keys of the recipe become a ``note``. To run one stage
-    of a recipe again beside the others, resume and ``rewind(stage, 0)``. ``facts`` go into the manifest.
+    (only the latest is kept; ``has_moved`` says whether there was one). ``resume=True`` goes on with what is
+    there: a half-written last line is cut off, the manifest notes the new process, changed keys of the recipe
+    become a ``note``. To run one stage of a recipe again beside the others, resume and ``rewind(stage, 0)``.
+    ``facts`` go into the manifest.
 
     Every event reaches the operating system before the call returns, so a killed process loses none. Until it
     is closed no other process can write here.
@@ -134,7 +135,7 @@ class RunWriter:
         self._file = self.directory.events.open("ab")
 
     def note_inputs(self, stage: str, inputs: Mapping[str, Any]) -> None:
-        """Write into the manifest what a stage reads: fingerprints by key, so that a resumed run can compare."""
+        """Write into the manifest what a stage reads, as fingerprints by key: a resumed run compares them."""
         manifest = read_json(self.directory.manifest)
         recorded = {**manifest.get("inputs", {}), stage: to_plain(inputs)}
         write_json(self.directory.manifest, {**manifest, "inputs": recorded})

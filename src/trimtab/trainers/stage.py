@@ -156,8 +156,8 @@ class Stage:
         self.view.note(f"guard: {decision.verdict}: {decision.reason}")
         if decision.verdict == "stop":
             raise DivergedError(
-                f"Stage {self.name} was stopped at step {step + 1}: {decision.reason}; lower the learning rate "
-                f"or train in bfloat16 or float32, then go on with --resume."
+                f"Stage {self.name} was stopped at step {step + 1}: {decision.reason}; lower the learning "
+                f"rate or train in bfloat16 or float32, then go on with --resume."
             )
 
     @property

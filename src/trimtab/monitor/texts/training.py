@@ -107,11 +107,11 @@ TRAINING: Mapping[str, Mapping[Language, Explanation]] = {
     "policy_unmoved": {
         "en": Explanation(
             "The policy has not moved: after many steps it is where it began, and so is the reward",
-            "The learning rate is too low for this model, or the KL penalty holds it. Small models need more: "
-            "about 2e-5 at 135 million parameters, where 3e-6 does nothing; 1e-6 to 5e-6 from a thousand "
-            "million on; with an adapter ten times as much.",
-            "raise rl.learning_rate three to ten times (`trimtab check` says the range of this model's size), "
-            "or lower rl.kl.coef.",
+            "The learning rate is too low for this model, or the KL penalty holds it. Small models need "
+            "more: about 2e-5 at 135 million parameters, where 3e-6 does nothing; 1e-6 to 5e-6 from a "
+            "thousand million on; with an adapter ten times as much.",
+            "raise rl.learning_rate three to ten times (`trimtab check` says the range of this model's "
+            "size), or lower rl.kl.coef.",
         ),
         "zh": Explanation(
             "策略没有移动：训练多步之后仍在原处，奖励也没有变化",
