@@ -20,7 +20,7 @@ def test_a_killed_run_ends_like_a_whole_one(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, "grpo")
     assert run(recipe, tmp_path / "whole") == 0, (tmp_path / "whole.log").read_text()
     whole = Outcome.of(tmp_path / "whole", "grpo")
-    assert len(whole.rollouts) == 6 * 4 and whole.metrics["step"] == [0, 1, 2, 3, 4, 5]
+    assert len(whole.rollouts) == 6 * 4 and whole.metrics["step"] == [1, 2, 3, 4, 5, 6]
     prompts = [(row["step"], row["prompt_id"]) for row in whole.rollouts]
     assert all(prompts.count(one) == 2 for one in prompts), "each prompt of a step has its two completions"
     for number, name in enumerate(("after_reward", "checkpoint_before_rename")):

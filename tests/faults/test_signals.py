@@ -43,7 +43,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert f"go on with: trimtab run {recipe} --output {tmp_path / 'out'} --resume\n" in log
     (found,) = list_checkpoints(tmp_path / "out" / "run" / "checkpoints" / "rl")
     assert found.name == "step-000003"
-    assert metrics_table(tmp_path / "out" / "run", "rl")["step"] == [0, 1, 2]
+    assert metrics_table(tmp_path / "out" / "run", "rl")["step"] == [1, 2, 3]
     assert run(recipe, tmp_path / "out", ["--resume"]) == 0
     assert Outcome.of(tmp_path / "out", "grpo").differences(wanted) == []
 

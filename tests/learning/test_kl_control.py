@@ -57,7 +57,7 @@ def test_a_resumed_path_is_the_same(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(tiny_system(rl), rl, stop_after(tiny_stage(root, checkpoint_every=25), 57), seed=1)
     found = table_of(root, rl, 1, checkpoint_every=25, is_resumed=True)
-    assert found["step"] == list(range(STEPS))
+    assert found["step"] == list(range(1, STEPS + 1))
     for name in ("kl/ref", "kl/coef", "reward/mean"):
         assert found[name] == whole[name]
 

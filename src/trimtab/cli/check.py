@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from trimtab.cli.parser import Parser, parse, split_overrides
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, TrimtabError
 
 if TYPE_CHECKING:
     from trimtab.cli.checks.line import CheckLine
@@ -52,13 +53,49 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def check_recipe(recipe: Recipe) -> Iterator[CheckLine]:
-    """Yield the lines of the checklist in the order in which a run would meet the mistakes."""
+    """Yield the lines of the checklist, then whatever else ``trimtab run`` would refuse before it starts."""
+    from trimtab.cli.checks.line import CheckLine
+    from trimtab.pipeline.preflight import find_problems
+
+    told: set[str] = set()
+    for line in _lines(recipe):
+        if line.status == "fail":
+            told |= {line.name, line.found}
+        yield line
+    found = 0
+    for finding in find_problems(recipe, recipe.stages):
+        text = " ".join(str(finding.error).split()).rstrip(".")
+        if _SAME.get(finding.place, finding.place) not in told and text not in told:
+            found += 1
+            yield CheckLine("fail" if finding.is_fatal else "warn", finding.place, text)
+    if not found and recipe.stages:
+        yield CheckLine("pass", "every stage", "places, models and data of all stages are there")
+
+
+# What a line of the checklist is called where the checks before a run call it otherwise.
+_SAME = {"rl.hidden_data": "hidden data", "eval": "hidden data", "model.path": "model"}
+
+
+def _num_parameters(recipe: Recipe) -> int | None:
+    """The size of the model that RL starts from, by its weights' headers; None where it is not there."""
+    from trimtab.cli.checks.models import first_model
+    from trimtab.models.load import stored_parameters
+    from trimtab.models.paths import resolve_model_path
+
+    path = (recipe.rl.model if recipe.rl else None) or first_model(recipe)
+    with suppress(TrimtabError):
+        return stored_parameters(resolve_model_path(path))
+    return None
+
+
+def _lines(recipe: Recipe) -> Iterator[CheckLine]:
+    """The lines of every check but those that a run does first."""
     from trimtab.cli.checks.datasets import check_pairs, check_preferences, check_solutions
     from trimtab.cli.checks.line import CheckLine, guarded
     from trimtab.cli.checks.settings import check_settings
 
     yield CheckLine("pass", "recipe", f"{recipe.name}: {' → '.join(recipe.stages) or 'no stage'}")
-    yield from guarded("settings", lambda: check_settings(recipe))
+    yield from guarded("settings", lambda: check_settings(recipe, _num_parameters(recipe)))
     loaded: dict[str, Any] = {}
     yield from guarded("model", lambda: _model(recipe, loaded))
     tokenizer = loaded.get("tokenizer")

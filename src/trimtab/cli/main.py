@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("trimtab.cli.evaluate", "evaluate a policy on the hidden prompts of a recipe"),
     "compare": ("trimtab.cli.compare", "put two runs, or two models, side by side"),
     "report": ("trimtab.cli.report", "print the report of a run"),
+    "rollouts": ("trimtab.cli.rollouts", "print what was sampled and what it earned, step by step"),
     "chat": ("trimtab.cli.chat", "talk with a model"),
     "rewards": ("trimtab.cli.rewards", "list rewards, or score completions with one"),
     "models": ("trimtab.cli.models", "list or fetch models to start from"),

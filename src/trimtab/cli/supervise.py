@@ -125,7 +125,7 @@ def place_of(run: str) -> Place:
     if not started:
         return Place("", 0, finished)
     own = [event.step for event in steps if event.stage == started[-1]]
-    return Place(started[-1], max(own, default=-1) + 1, finished)
+    return Place(started[-1], max(own, default=0), finished)
 
 
 def describe(code: int) -> str:

@@ -15,6 +15,9 @@ class CheckpointConfig(Section):
     keep: int = Field(
         2, ge=1, description="Newest checkpoints kept per stage; with 1 a damaged one has no predecessor."
     )
+    keep_last: bool = Field(
+        True, description="Also take one after a stage's last step, so that --resume can go on to more steps."
+    )
     best: str | None = Field(
         "eval/reward",
         min_length=1,

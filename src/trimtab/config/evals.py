@@ -34,6 +34,9 @@ class ThresholdConfig(Section):
 
     kl_growth: float = Field(3.0, gt=1, description="KL that multiplies by this within a window explodes.")
     kl_drift: float = Field(0.15, gt=0, description="KL may rise by this in 4 windows without more reward.")
+    unmoved_kl: float = Field(
+        1e-3, ge=0, description="A policy that was never further than this has not moved, nats per token."
+    )
     engine_kl: float = Field(
         0.01, gt=0, description="Sampler and learner may differ by this, nats per token."
     )
@@ -44,6 +47,7 @@ class ThresholdConfig(Section):
         0.1, ge=0, lt=1, description="Reward deviation below this share of its start."
     )
     zero_variance: float = Field(0.5, ge=0, le=1, description="Share of groups with equal rewards.")
+    abstained: float = Field(0.5, ge=0, le=1, description="Share of completions without a reward.")
     component_share: float = Field(0.8, gt=0, description="Share of the gain that one component may take.")
     length_correlation: float = Field(0.7, gt=0, lt=1, description="Rank correlation of reward and length.")
     length_growth: float = Field(2.0, gt=1, description="Length may change by this factor in 4 windows.")
@@ -72,6 +76,9 @@ class MonitorConfig(Section):
         0.5, ge=0, description="Entropy below this is too little diversity, in a run that began above it."
     )
     window: int = Field(10, ge=1, description="Steps that are averaged.")
+    max_silent_steps: int = Field(
+        10, ge=1, description="Steps in a row without any reward that end the run; at its start, one does."
+    )
     max_gap: float = Field(
         0.1, ge=0, description="The hidden pass rate may fall behind the training one by this much more."
     )

@@ -15,6 +15,7 @@ from trimtab.config.idle import doubtful_settings, idle_settings, written_keys
 from trimtab.config.recipe import PathsConfig, Recipe
 from trimtab.config.schema import field_type, key_names
 from trimtab.config.sentence import sentence
+from trimtab.config.user_text import read_user_text
 from trimtab.errors import ConfigError, nearest
 
 
@@ -29,14 +30,14 @@ def load_recipe(
         ConfigError: the file is missing or not TOML, a key is unknown, or a value does not fit.
     """
     source = Path(path)
-    if not source.is_file():
+    if not source.exists():
         raise ConfigError(
             f"There is no recipe at {source}: give the path of a TOML file, such as recipes/sales/demo.toml."
         )
+    text = read_user_text(source, "the recipe")
     try:
-        text = source.read_text(encoding="utf-8")
         tree = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{source} is not valid TOML: {error}.") from None
     for key, value in overrides:
         _set(tree, key, _parse(key, value))

@@ -117,7 +117,7 @@ def build_judge(
         RewardError: the file or function is not there.
         ModelError: the directory holds no reward model.
     """
-    _refuse_training_reward(judge, rewards, reward_model)
+    refuse_training_reward(judge, rewards, reward_model)
     if judge in JUDGES:
         return ScoreJudge(JUDGES[judge], tie_margin)
     if judge.startswith(CHAT_PREFIX):
@@ -134,7 +134,12 @@ def build_judge(
     )
 
 
-def _refuse_training_reward(judge: str, rewards: Sequence[RewardSpec], reward_model: str | None) -> None:
+def refuse_training_reward(judge: str, rewards: Sequence[RewardSpec], reward_model: str | None) -> None:
+    """Raise where the judge is what the policy is trained on.
+
+    Raises:
+        ConfigError: it is one of ``rewards``, or the reward model of the training.
+    """
     fix = "choose another, such as sales_quality or a reward model trained on other data"
     trained_on = {_same_name(spec.name) for spec in rewards}
     if _same_name(judge) in trained_on or judge in REWARDS:

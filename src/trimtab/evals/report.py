@@ -107,9 +107,13 @@ def markdown_text(text: str, limit: int = MAX_SAMPLE_CHARACTERS) -> str:
 
 def _verdict(verdict: Verdict) -> str:
     lines = [f"## Verdict: {'GO' if verdict.is_go else 'NO-GO'}", ""]
-    lines += [f"- {reason}" for reason in verdict.reasons]
+    quoted = {check.reason for check in verdict.checks if check.is_quoted}
+    lines += [f"- {markdown_text(r) if r in quoted else r}" for r in verdict.reasons]
     marks = {True: "pass", False: "fail", None: "not measured"}
-    rows = [[check.name, marks[check.passed], check.reason] for check in verdict.checks]
+    rows = [
+        [check.name, marks[check.passed], markdown_text(check.reason) if check.is_quoted else check.reason]
+        for check in verdict.checks
+    ]
     return "\n".join(lines) + "\n\n" + table(["check", "result", "why"], rows)
 
 

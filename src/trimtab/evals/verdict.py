@@ -27,6 +27,7 @@ class Check:
     passed: bool | None
     reason: str
     is_required: bool = True
+    is_quoted: bool = False  # the reason quotes a user's code or a model: escape it where that matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ def judge_summary(summary: Mapping[str, Any], criteria: Criteria | None = None) 
     """Return the verdict on a ``summary.json``. A figure that is missing or not finite was not measured."""
     bounds = criteria or Criteria()
     checks = (
+        *_stopped(summary),
+        *_unanswered(summary),
         _hidden_gain(summary, bounds),
         _win_rate(summary, bounds),
         _kl(summary, bounds),
@@ -74,6 +77,26 @@ def figure(summary: Mapping[str, Any], *path: str) -> float | None:
         node = node[key]
     is_number = isinstance(node, (int, float)) and not isinstance(node, bool)
     return float(node) if is_number and math.isfinite(node) else None
+
+
+def _stopped(summary: Mapping[str, Any]) -> list[Check]:
+    """A run that ended by an error proves nothing, whatever was measured before."""
+    found = summary.get("stopped")
+    if not isinstance(found, Mapping):
+        return []
+    reason = f"The run was stopped in stage {found.get('stage')}: {found.get('reason')}"
+    return [Check("run", False, reason, is_quoted=True)]
+
+
+def _unanswered(summary: Mapping[str, Any]) -> list[Check]:
+    """Rewards, hidden rewards and judges that said nothing of most answers; each fails with its cause."""
+    given = summary.get("unanswered")
+    found: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    checks = []
+    for name, entry in found.items():
+        reason = f"No score from {name} for {entry['share']:.0%} of the answers: {entry['cause']}."
+        checks.append(Check(name, False, reason, is_quoted=True))
+    return checks
 
 
 def _hidden_gain(summary: Mapping[str, Any], bounds: Criteria) -> Check:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from trimtab.config.user_text import read_user_text
 from trimtab.errors import ModelError
 from trimtab.models.paths import resolve_model_path
 
@@ -105,7 +106,7 @@ def _read_template(file: str) -> str:
     path = Path(file)
     if not path.is_file():
         raise ModelError(f"there is no chat template {file}; point model.chat_template at a Jinja file")
-    return path.read_text(encoding="utf-8")
+    return read_user_text(path, "the chat template", ModelError)
 
 
 def _first_line(error: BaseException) -> str:

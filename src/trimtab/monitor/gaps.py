@@ -34,6 +34,7 @@ class Measure:
     mean: float
     spread: float
     count: int
+    cause: str = ""  # why nothing was measured, where the count is 0
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Measure:
@@ -101,6 +102,10 @@ class GapTracker:
         if TRAIN in found and HIDDEN in found:
             figures[GAP] = found[TRAIN].mean - found[HIDDEN].mean
         alarms = [self._hidden_gap()] if GAP in figures else []
+        for name, measure in measures.items():
+            if not measure.count:
+                limit = self.config.thresholds.abstained
+                alarms.append(Alarm("reward_abstains", name, 1.0, limit, detail=measure.cause))
         for name in sorted(found):
             if TRAINED in found and (name == JUDGE or name.startswith(HIDDEN_REWARD)):
                 figures |= self._quality_figures(name)

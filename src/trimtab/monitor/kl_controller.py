@@ -168,7 +168,8 @@ class BoundedKLController:
         """Go on from :meth:`state`."""
         self.inner.load_state(state)
         self.kl_coef = self.inner.kl_coef
-        self._sum, self._weight = float(state["sum"]), float(state["weight"])
+        # A run that had a fixed coefficient until now has no average yet.
+        self._sum, self._weight = float(state.get("sum", 0.0)), float(state.get("weight", 0.0))
 
 
 def build_kl_controller(config: KLConfig) -> KLController:

@@ -25,6 +25,8 @@ AlarmKind = Literal[
     "reward_falling",
     "reward_saturation",
     "zero_variance",
+    "reward_abstains",
+    "policy_unmoved",
     "reward_hacking",
     "component_share",
     "reward_by_length",
@@ -40,7 +42,8 @@ AlarmKind = Literal[
 class Alarm:
     """A detector's finding: the measured ``value`` against its ``threshold``, of ``metric`` (our name).
 
-    ``evidence`` are the figures beside it that made the detector speak.
+    ``evidence`` are the figures beside it that made the detector speak. ``detail`` is what only the run
+    knows, such as the words of a reward that failed.
     """
 
     kind: AlarmKind
@@ -48,12 +51,14 @@ class Alarm:
     value: float
     threshold: float
     evidence: Mapping[str, float] = field(default_factory=dict, hash=False)
+    detail: str = ""
 
     def message(self, language: str = "en") -> str:
         """The finding as one line: symptom, figures, remedy."""
         text = self.explain(language)
         figures = f"{self.metric} = {self.value:.4g}, {_LIMIT[_known(language)]} {self.threshold:.4g}"
         figures += "".join(f", {name} {value:.3g}" for name, value in self.evidence.items())
+        figures += f"; {self.detail}" if self.detail else ""
         if _known(language) == "zh":
             return f"{text.symptom}（{figures}）：{text.remedy}"
         return f"{text.symptom} ({figures}): {text.remedy}"
@@ -70,6 +75,7 @@ class Alarm:
             "value": self.value,
             "threshold": self.threshold,
             "evidence": dict(self.evidence),
+            **({"detail": self.detail} if self.detail else {}),
             "message": {language: self.message(language) for language in _LIMIT},
         }
 

@@ -21,6 +21,7 @@ WATCHED: Mapping[str, str] = {
     "entropy": "policy/entropy",
     "truncated": "completions/truncated",
     "zero_variance": "reward/zero_variance_groups",
+    "abstained": "reward/abstained",
     "clipfrac": "policy/clipfrac",
     "distinct_2": "completions/distinct_2",
     "deviation": "reward/std",
@@ -31,6 +32,7 @@ WATCHED: Mapping[str, str] = {
     "engine": "kl/engine",
     "speed": "speed/tokens_per_s",
     "seconds": "time/step",
+    "rate": "train/learning_rate",
 }
 PART = "reward/part/"
 SPAN, LONG_SPAN = 4, 6  # windows that are kept; of the rewards and their components
@@ -41,6 +43,7 @@ _STARTS = (
     "tokens",
     "speed",
 )  # series that are compared with their start
+_FLAT = 0.9  # share of groups with equal rewards from which zero_variance says what is wrong
 _LATE = 10  # windows after which the form of an answer should be learnt
 
 
@@ -75,6 +78,7 @@ class Watch:
             "entropy": self._entropy,
             "truncated": self._truncated,
             "zero_variance": self._zero_variance,
+            "abstained": self._abstained,
             "clipfrac": self._clipfrac,
             "distinct_2": self._distinct_2,
             "deviation": self._deviation,
@@ -163,6 +167,8 @@ class Watch:
 
     def _kl(self, kl: list[float]) -> Iterator[Alarm | None]:
         config, window = self.config, self.config.window
+        if len(kl) >= window:
+            self._best["kl"] = max(self._best.get("kl", -math.inf), median(kl[-window:]))
         yield detectors.kl_too_high(kl, config.max_kl, window)
         yield detectors.kl_explosion(kl, config.thresholds.kl_growth, config.max_kl / 2, window)
         if kl[-1] < 0:
@@ -190,6 +196,9 @@ class Watch:
 
     def _zero_variance(self, values: list[float]) -> Iterator[Alarm | None]:
         yield detectors.zero_variance(values, self.config.thresholds.zero_variance, self.config.window)
+
+    def _abstained(self, values: list[float]) -> Iterator[Alarm | None]:
+        yield detectors.reward_abstains(values, self.config.thresholds.abstained)
 
     def _clipfrac(self, values: list[float]) -> Iterator[Alarm | None]:
         yield detectors.clip_saturation(values, self.config.thresholds.clipfrac, self.config.window)
@@ -241,6 +250,7 @@ class Watch:
         rewards = self._series["reward"]
         if "kl" in logged:
             yield detectors.kl_drift(self._series["kl"], rewards, limits.kl_drift, window, SPAN)
+            yield self._unmoved()
         if "length" in logged:
             yield detectors.reward_by_length(
                 rewards, self._series["length"], limits.length_correlation, window=window
@@ -248,6 +258,17 @@ class Watch:
         is_late = self.steps >= _LATE * window
         for total, parts in self._families(metrics):
             yield detectors.component_share(total, parts, limits.component_share, 2 * window, is_late=is_late)
+
+    def _unmoved(self) -> Alarm | None:
+        """Nothing is asked while the learning rate still warms up, or where equal rewards teach nothing."""
+        window, rates, flat = self.config.window, self._series["rate"], self._series["zero_variance"]
+        if rates and rates[-1] > rates[-window:][0]:
+            return None
+        # Groups of PPO hold one completion as a rule, so they are always equal.
+        if flat and not self._series["explained"] and median(flat[-window:]) > _FLAT:
+            return None
+        limit, highest = self.config.thresholds.unmoved_kl, self._best.get("kl", math.inf)
+        return detectors.policy_unmoved(self._series["kl"], self._series["reward"], highest, limit, window)
 
     def _families(self, metrics: Mapping[str, float]) -> Iterator[tuple[list[float], dict[str, list[float]]]]:
         """The reward with its components, and each component with those that it is made of itself."""

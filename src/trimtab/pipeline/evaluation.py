@@ -8,7 +8,7 @@ from typing import Any
 
 from trimtab.config import EvalConfig, Recipe, RLConfig
 from trimtab.distributed.worker import WorkerSettings, exact_kl
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, RewardError
 from trimtab.evals.diversity import compare_distinct
 from trimtab.evals.judges import Judge, build_judge
 from trimtab.evals.suite import EvalResult, evaluate_policy
@@ -23,7 +23,7 @@ from trimtab.pipeline.sources import (
     prompts_for,
     reward_model_path,
 )
-from trimtab.rewards.base import Reward
+from trimtab.rewards.base import Reward, call_reward, why_silent
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.gold import refuse_bad_gold
 from trimtab.rewards.registry import build_reward
@@ -31,9 +31,10 @@ from trimtab.rollout.engine import SamplingParams, build_engine
 from trimtab.trainers.batching import make_batch
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Stage
-from trimtab.types import Prompt, RewardResult, RolloutGroup
+from trimtab.types import Prompt, RewardResult, RolloutGroup, Sample
 
 NUM_SAMPLES = 8  # pairs of answers kept for the report
+MOST = 0.5  # share of answers without a score from which a mean over the others proves nothing
 KL_PROMPTS = 64  # the exact KL needs the whole vocabulary of both models: a sample is enough
 
 
@@ -76,9 +77,17 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     summary = compare(results, kl)
     if reward.constraints:
         summary["constraints"] = constraint_rates(reward, sft, policy)
+    summary["unanswered"] = unanswered(results)
     if judge is not None:
-        won = win_rate(prompts["hidden"], policy.completions, sft.completions, judge, seed=recipe.seed)
-        summary["win_rate"] = won.as_dict() | {"judge": config.judge}
+        try:
+            won = win_rate(prompts["hidden"], policy.completions, sft.completions, judge, seed=recipe.seed)
+            summary["win_rate"] = won.as_dict() | {"judge": config.judge}
+        except RewardError as error:  # what was measured before must not be lost with it
+            summary["unanswered"]["eval.judge"] = {"share": 1.0, "cause": str(error).rstrip(".")}
+            stage.view.note(f"no win rate: {error}")
+    summary["unanswered"] |= silent_measures(recipe, reward_model, policy)
+    for name, found in summary["unanswered"].items():
+        stage.view.note(f"{name} gave no score for {found['share']:.0%}: {found['cause']}")
     stage.run.event(stage.name, "evaluation", 0, summary)
     for before, after in list(zip(sft.groups, policy.groups, strict=True))[:NUM_SAMPLES]:
         stage.run.event(stage.name, "sample", 0, side_by_side(before, after))
@@ -143,8 +152,8 @@ def compare(results: Mapping[tuple[str, str], EvalResult], kl: float) -> dict[st
     hidden = {name: results[name, "hidden"] for name in ("sft", "policy")}
     summary: dict[str, Any] = {
         name: {
-            "reward": results[name, "train"].reward,
-            "pass_rate": results[name, "train"].pass_rate,
+            "reward": _scored(results[name, "train"], results[name, "train"].reward),
+            "pass_rate": _scored(results[name, "train"], results[name, "train"].pass_rate),
             "mean_length": result.mean_length,
             "truncated": result.truncated,
             "abstained": result.num_abstained,
@@ -152,13 +161,51 @@ def compare(results: Mapping[tuple[str, str], EvalResult], kl: float) -> dict[st
         }
         for name, result in hidden.items()
     }
-    summary["hidden"] = {name: result.reward for name, result in hidden.items()}
-    summary["hidden_pass_rate"] = {name: result.pass_rate for name, result in hidden.items()}
+    summary["hidden"] = {name: _scored(result, result.reward) for name, result in hidden.items()}
+    summary["hidden_pass_rate"] = {name: _scored(result, result.pass_rate) for name, result in hidden.items()}
     sft, policy = (result.token_ids for result in hidden.values())
     for n in (1, 2):
         summary[f"distinct_{n}"] = dict(zip(hidden, compare_distinct(sft, policy, n), strict=True))
     summary["distinct_2_raw"] = {name: result.distinct_2 for name, result in hidden.items()}
     return {**summary, "kl": kl}
+
+
+def _scored(result: EvalResult, value: float) -> float | None:
+    """A mean over the scored answers, or None where there is none: 0 would be a figure."""
+    return value if result.num_scored else None
+
+
+def unanswered(results: Mapping[tuple[str, str], EvalResult]) -> dict[str, dict[str, Any]]:
+    """Where most answers got no reward: which answers, their share, and why in the reward's own words."""
+    found: dict[str, dict[str, Any]] = {}
+    for (name, split), result in results.items():
+        scores = [reward for group in result.groups for reward in group.rewards]
+        if scores and result.num_abstained > MOST * len(scores):
+            key = f"the reward, {'SFT model' if name == 'sft' else name}, {split} prompts"
+            found[key] = {"share": result.num_abstained / len(scores), "cause": why_silent(scores)}
+    return found
+
+
+def silent_measures(
+    recipe: Recipe, reward_model: str | None, policy: EvalResult
+) -> dict[str, dict[str, Any]]:
+    """The hidden rewards of the recipe that say nothing of most of the policy's hidden answers."""
+    rl, found = recipe.rl, dict[str, dict[str, Any]]()
+    if rl is None or not rl.hidden_rewards:
+        return found
+    built = build_reward(
+        rl.hidden_rewards,
+        reward_model=reward_model,
+        process_reward=process_reward_path(recipe),
+        device=recipe.model.device,
+    )
+    samples = [Sample(g.prompt, c.text, c.token_ids) for g in policy.groups for c in g.completions]
+    for name, (reward, _) in zip(built.names, built.components, strict=True):
+        scores = call_reward(reward, samples)
+        silent = sum(score.value is None for score in scores)
+        if scores and silent > MOST * len(scores):
+            found[f"hidden reward {name}"] = {"share": silent / len(scores), "cause": why_silent(scores)}
+    return found
 
 
 def constraint_rates(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from trimtab.config import Recipe
@@ -13,7 +14,7 @@ from trimtab.evals.suite import EvalResult, evaluate_policy
 from trimtab.monitor import Measure
 from trimtab.monitor.gaps import HIDDEN, HIDDEN_REWARD, JUDGE, TRAINED
 from trimtab.pipeline.sources import process_reward_path, reward_model_path
-from trimtab.rewards.base import Reward, call_reward
+from trimtab.rewards.base import Reward, call_reward, why_silent
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.registry import build_reward
 from trimtab.rollout.collect import sample_of
@@ -100,19 +101,25 @@ def measures_of(result: EvalResult, threshold: float, others: Mapping[str, Rewar
         [None if r.value is None else float(r.passes(threshold)) for r in group.rewards]
         for group in result.groups
     ]
-    measures = {TRAINED: _over_prompts(values), HIDDEN: _over_prompts(passed)}
+    cause = why_silent([r for group in result.groups for r in group.rewards])
+    measures = {TRAINED: _over_prompts(values, cause), HIDDEN: _over_prompts(passed, cause)}
     for name, reward in others.items():
         samples = [sample_of(g.prompt, c) for g in result.groups for c in g.completions]
         results = call_reward(reward, samples)
-        error = next((r.error for r in results if r.error), None)
-        if error:
-            warnings.warn(f"{name} could not score every hidden answer: {error}", stacklevel=2)
+        silent = sum(r.value is None for r in results)
+        if 0 < silent < len(results):
+            warnings.warn(
+                f"{name} could not score {silent} of {len(results)} hidden answers: {why_silent(results)}",
+                stacklevel=2,
+            )
         scores = iter([r.value for r in results])
-        measures[name] = _over_prompts([[next(scores) for _ in g.completions] for g in result.groups])
+        by_prompt = [[next(scores) for _ in g.completions] for g in result.groups]
+        measures[name] = _over_prompts(by_prompt, why_silent(results))
     return measures
 
 
-def _over_prompts(values: Sequence[Sequence[float | None]]) -> Measure:
-    """One value per prompt, abstentions left out."""
+def _over_prompts(values: Sequence[Sequence[float | None]], cause: str = "") -> Measure:
+    """One value per prompt, abstentions left out; ``cause`` says why where nothing is left."""
     groups = [[value for value in group if value is not None] for group in values]
-    return Measure.of([fmean(group) for group in groups if group])
+    measure = Measure.of([fmean(group) for group in groups if group])
+    return measure if measure.count else replace(measure, cause=cause)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,17 +13,28 @@ import torch
 
 from trimtab.config import STAGES, Recipe, Stage
 from trimtab.distributed.budget import choose_tokens_as
-from trimtab.errors import ConfigError, StoppedError
+from trimtab.errors import ConfigError, DivergedError, StoppedError, TrimtabError
 from trimtab.evals.report import write_report
 from trimtab.models.checkpoint import list_checkpoints, remove_checkpoints, seed_everything
 from trimtab.models.save import sweep_models
 from trimtab.monitor import Guard
 from trimtab.monitor.watchdog import build_watchdog
 from trimtab.pipeline.evaluation import run_eval
+from trimtab.pipeline.inputs import as_manifest, stage_inputs
+from trimtab.pipeline.preflight import refuse_problems
+from trimtab.pipeline.resuming import (
+    Progress,
+    changes_since,
+    progress_of,
+    refuse_changes,
+    stages_to_run,
+    told_progress,
+)
 from trimtab.pipeline.training import num_steps, run_process_reward, run_reward_model, run_rl, run_sft
 from trimtab.rewards.registry import describe_sandbox
 from trimtab.runs import RunWriter, Sink, SinkSettings, TerminalView, build_sinks, read_events
 from trimtab.runs.files import write_json
+from trimtab.runs.plain_text import one_line
 from trimtab.runs.stopping import StopRequest
 from trimtab.trainers import stage as stages
 
@@ -61,17 +74,26 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
     names = _stages_of(recipe, stage)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    progress = progress_of(recipe) if resume else {}
+    names_left = stages_to_run(names, progress)
+    changes = changes_since(recipe, progress) if resume else []
+    refuse_changes(recipe, progress, changes)
+    notes = refuse_problems(recipe, names_left)
     keeps_records = resume or stage is not None
     facts = describe_sandbox(recipe.rl.rewards) if recipe.rl is not None else {}
     with RunWriter(
         recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
     ) as run:
+        for text in [*notes, *_history(recipe, run, resume, progress)]:
+            _say(run, text)
+        for change in changes:
+            _say(run, f"resume: {change}", asdict(change))
         paths = recipe.paths
         for path in (paths.sft, paths.reward_model, paths.process_reward, paths.policy):
             sweep_models(path)
         results = finished_stages(recipe.paths.run) if keeps_records else {}
         for name in names:
-            if resume and name in results and Path(results[name].get("path", "")).exists():
+            if name not in names_left:
                 continue
             checkpoints = run.directory.checkpoints / name
             if not resume:  # a later --resume must not find those of the run before
@@ -79,13 +101,53 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
             if not list_checkpoints(checkpoints):
                 run.rewind(name, 0)
             results.pop("eval", None)
-            results[name] = _run_stage(recipe, _new_stage(recipe, name, run, resume, stop))
+            run.note_inputs(name, as_manifest(stage_inputs(recipe, name)))
+            try:
+                results[name] = _run_stage(recipe, _new_stage(recipe, name, run, resume, stop))
+            except TrimtabError as error:
+                _tell_stopped(recipe, run, name, error, results)
+                raise
             if stop.is_asked and name != names[-1]:
                 raise StoppedError(f"stopped by {stop.name} after the stage {name}", stop.exit_code)
         summary = summarise(results)
         write_json(Path(recipe.paths.summary), summary)
         write_report(run.directory, summary)
     return summary
+
+
+def _history(
+    recipe: Recipe, run: RunWriter, resume: bool, progress: Mapping[Stage, Progress]
+) -> Iterator[str]:
+    """What becomes of the run that was here before."""
+    place = recipe.paths.run
+    if run.has_moved:
+        yield (
+            f"WARNING: there was a run in {place}: its records and checkpoints are now in "
+            f"{run.directory.previous}, in place of an older one that may have been there, and its models "
+            f"will be replaced. Go on with a run by --resume; keep both with another --output."
+        )
+    elif resume and not any(how.finished is not None or how.checkpoint for how in progress.values()):
+        yield f"resume: nothing to go on with in {place} (no finished stage, no checkpoint): it starts anew"
+    yield from told_progress(progress)
+
+
+def _say(run: RunWriter, text: str, data: Mapping[str, Any] | None = None) -> None:
+    """Tell the user, and the record."""
+    run.event("run", "note", 0, {"text": text, **(data or {})})
+    print(f"trimtab: {one_line(text, 1000)}", file=sys.stderr, flush=True)
+
+
+def _tell_stopped(
+    recipe: Recipe, run: RunWriter, name: Stage, error: TrimtabError, results: Mapping[Stage, Any]
+) -> None:
+    """A report that says why the run ended, in place of one of an earlier run; a signal needs none."""
+    if isinstance(error, StoppedError):
+        return
+    reason = " ".join(str(error).split())
+    if not isinstance(error, DivergedError):  # which has its verdict on record
+        steps = [event.step for event in read_events(run.directory.root, "metrics", name)]
+        run.event(name, "verdict", max(steps, default=0), {"verdict": "stop", "reason": reason})
+    write_report(run.directory, {**summarise(results), "stopped": {"stage": name, "reason": reason}})
 
 
 def _stages_of(recipe: Recipe, stage: Stage | None) -> tuple[Stage, ...]:
@@ -115,6 +177,7 @@ def _new_stage(recipe: Recipe, name: Stage, run: RunWriter, resume: bool, stop: 
         checkpoint_every=getattr(getattr(recipe, name), "checkpoint_every", 0),
         is_resumed=resume,
         checkpoint=recipe.checkpoint,
+        keeps_last=recipe.checkpoint.keep_last,
         stop=stop,
     )
 

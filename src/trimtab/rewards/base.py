@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Protocol, runtime_checkable
@@ -74,6 +75,21 @@ def call_reward(reward: Reward, samples: Sequence[Sample]) -> list[RewardResult]
         result if isinstance(result, RewardResult) else check_result(result, reward.name)
         for result in results
     ]
+
+
+def why_silent(results: Sequence[RewardResult]) -> str:
+    """Why these results hold no reward, in the words of the error that most of them have; empty where all do.
+
+    Example:
+        >>> why_silent([RewardResult(None, error="reward a failed"), RewardResult(0.5)])
+        'reward a failed (1 of 2 completions)'
+    """
+    silent = [result.error for result in results if result.value is None]
+    if not silent:
+        return ""
+    error, count = Counter(silent).most_common(1)[0]
+    words = error or "it returned None, which says that it does not apply"
+    return f"{words.rstrip('.')} ({count} of {len(results)} completions)"
 
 
 def describe(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
+from trimtab.config.user_text import read_user_text
 from trimtab.errors import RewardError, nearest
 from trimtab.rewards.chat_judge import ChatJudge, Question
 from trimtab.rewards.http_json import Endpoint, Failure, token_from
@@ -197,7 +198,4 @@ def read_rubric(rubric: str) -> str:
     """
     if not rubric.endswith((".txt", ".md")) or "\n" in rubric:
         return rubric or RUBRIC
-    try:
-        return Path(rubric).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise RewardError(f"Reward judge: the rubric {rubric} is no text file that can be read.") from None
+    return read_user_text(rubric, "the rubric", RewardError)

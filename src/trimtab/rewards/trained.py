@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from trimtab.config.user_text import read_user_text
 from trimtab.errors import ModelError
 
 # Stage that trains it: what it is called, and the kind of head that it has.
@@ -26,8 +27,9 @@ def read_card(path: str | Path, name: str) -> dict[str, Any]:
     file = Path(path) / name
     if not file.is_file():
         return {}
+    text = read_user_text(file, "the card", ModelError)
     try:
-        card = json.loads(file.read_text(encoding="utf-8"))
+        card = json.loads(text)
     except ValueError as error:
         raise ModelError(f"{file} is not valid JSON ({error}); train the reward model again.") from None
     if not isinstance(card, dict):

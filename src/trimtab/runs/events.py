@@ -41,7 +41,10 @@ _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a run. ``time``: seconds since 1970; ``step``: from 0 in each stage.
+    """Something that happened in a run. ``time``: seconds since 1970.
+
+    ``step`` counts from 1 in each stage; 0 is before the first step. A checkpoint of step N was taken right
+    after it.
 
     Example:
         >>> Event(0.0, "rl", "metrics", 3, {"reward/mean": 0.5}).to_line()

@@ -27,7 +27,7 @@ class RunDirectory:
 
     @property
     def rollouts(self) -> Path:
-        """``rollouts/STAGE/step-00000012.parquet``: one file, of one row group, per step."""
+        """``rollouts/STAGE/step-00000012.parquet``: one file, of one row group, per step, from 1."""
         return self.root / "rollouts"
 
     @property

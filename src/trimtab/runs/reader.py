@@ -54,7 +54,7 @@ def metrics_table(root: str | os.PathLike[str], stage: str) -> dict[str, list[fl
 
 
 def read_rollouts(root: str | os.PathLike[str], stage: str, step: int | None = None) -> list[dict[str, Any]]:
-    """Return the recorded completions of a stage, of one step or of all, in order; ``parts`` as dictionaries.
+    """Return the recorded completions of a stage, of one step (from 1) or of all; ``parts`` as dictionaries.
 
     A stage or step without rollouts gives an empty list.
     """

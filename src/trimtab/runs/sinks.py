@@ -1,7 +1,7 @@
 """Trackers that a run can also write to; the only file that imports them, and only when one is used.
 
 Each stage becomes a run of its own in the tracker (``NAME-sft``, ``NAME-rl``), so that every stage counts
-its steps from 0 and metric names stay as they are. Beside our names stand those that TRL users know. Nothing
+its steps from 1 and metric names stay as they are. Beside our names stand those that TRL users know. Nothing
 leaves the machine unless ``allow_upload`` is set: files go into the run directory.
 """
 

@@ -32,9 +32,10 @@ class RunWriter:
     """Writes a run; used as a context manager.
 
     ``resume=False`` starts a new record: what an earlier run left in ``root`` is moved to ``root/previous``
-    (only the latest is kept). ``resume=True`` goes on with what is there: a half-written last line is cut
-    off, the manifest notes the new process, changed keys of the recipe become a ``note``. To run one stage
-    of a recipe again beside the others, resume and ``rewind(stage, 0)``. ``facts`` go into the manifest.
+    (only the latest is kept; ``has_moved`` says whether there was one). ``resume=True`` goes on with what is
+    there: a half-written last line is cut off, the manifest notes the new process, changed keys of the recipe
+    become a ``note``. To run one stage of a recipe again beside the others, resume and ``rewind(stage, 0)``.
+    ``facts`` go into the manifest.
 
     Every event reaches the operating system before the call returns, so a killed process loses none. Until it
     is closed no other process can write here.
@@ -56,8 +57,7 @@ class RunWriter:
         self._sinks = list(sinks)
         try:
             self._lock: RunLock | None = take_lock(self.directory.root)
-            if not resume:
-                _set_aside(self.directory)
+            self.has_moved = not resume and _set_aside(self.directory)
             self.directory.create()
             self._start(recipe, facts)
             _cut_half_line(self.directory)
@@ -114,7 +114,7 @@ class RunWriter:
             write_rollout_file(self.directory.rollout_file(stage, step), step, rows)
 
     def rewind(self, stage: str, step: int, *, goes_on: bool = False) -> None:
-        """Keep only the first ``step`` steps of ``stage`` (0 … step − 1); other stages are untouched.
+        """Keep only the first ``step`` steps of ``stage`` (1 … step); other stages are untouched.
 
         Events and rollouts of later steps go; the checkpoint taken after ``step`` finished steps stays, and
         so does what happened to the process: resumptions, restarts, warnings. ``goes_on``: from the state
@@ -126,16 +126,22 @@ class RunWriter:
             for line in complete_lines(self.directory.events)
             for event in parse_events([line])
             if event.stage != stage
-            or event.step < step + (event.kind == "checkpoint")
+            or (event.step <= step and (step > 0 or event.kind == "checkpoint"))
             or event.kind in _LASTING
             or (goes_on and event.kind == "evaluation" and event.data.get("num_steps", math.inf) <= step)
         ]
         write_bytes(self.directory.events, b"".join(kept))
         folder = self.directory.rollouts / stage
         for path in folder.iterdir() if folder.is_dir() else ():
-            if is_rollout_of(path, step):
+            if is_rollout_of(path, step + 1):
                 path.unlink()
         self._file = self.directory.events.open("ab")
+
+    def note_inputs(self, stage: str, inputs: Mapping[str, Any]) -> None:
+        """Write into the manifest what a stage reads, as fingerprints by key: a resumed run compares them."""
+        manifest = read_json(self.directory.manifest)
+        recorded = {**manifest.get("inputs", {}), stage: to_plain(inputs)}
+        write_json(self.directory.manifest, {**manifest, "inputs": recorded})
 
     def sync(self) -> None:
         """Bring events and rollouts to the disk: a checkpoint must not be newer than the record."""
@@ -161,7 +167,7 @@ class RunWriter:
     def _start(self, recipe: Mapping[str, Any], facts: Mapping[str, Any] | None) -> None:
         """Write recipe and manifest; on resume, note what changed and keep the first manifest."""
         plain, before = to_plain(recipe), read_json(self.directory.recipe)
-        self._changed = _changed_keys(before, plain) if before else []
+        self._changed = changed_keys(before, plain) if before else []
         write_json(self.directory.recipe, plain)
         now, first = build_manifest(recipe, facts), read_json(self.directory.manifest)
         write_json(
@@ -174,10 +180,10 @@ class RunWriter:
         self.event(stage, "note", step, {"text": text})
 
 
-def _set_aside(layout: RunDirectory) -> None:
-    """Move an earlier run's records, its checkpoints among them, to ``previous``."""
+def _set_aside(layout: RunDirectory) -> bool:
+    """Move an earlier run's records, its checkpoints among them, to ``previous``; whether there was one."""
     if not layout.events.exists():
-        return
+        return False
     shutil.rmtree(layout.previous, ignore_errors=True)
     layout.previous.mkdir()
     # The events last: a kill in between must not leave the checkpoints of a run without its record.
@@ -192,6 +198,7 @@ def _set_aside(layout: RunDirectory) -> None:
     ):
         if path.exists():
             path.rename(layout.previous / path.name)
+    return True
 
 
 def _cut_half_line(layout: RunDirectory) -> None:
@@ -227,12 +234,12 @@ def _sweep(layout: RunDirectory) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _changed_keys(before: Any, after: Any, prefix: str = "") -> list[str]:
+def changed_keys(before: Any, after: Any, prefix: str = "") -> list[str]:
     """Dotted names of the keys whose values differ."""
     if not (isinstance(before, dict) and isinstance(after, dict)):
         return [] if before == after else [prefix]
     return [
         name
         for key in sorted({*before, *after})
-        for name in _changed_keys(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else key)
+        for name in changed_keys(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else key)
     ]

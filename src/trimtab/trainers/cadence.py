@@ -9,11 +9,11 @@ from typing import Any
 from trimtab.config import RLConfig
 from trimtab.data import PromptStream
 from trimtab.distributed.build import System
-from trimtab.monitor import KLController, Measure, controlled_metric
+from trimtab.monitor import FixedKLController, KLController, Measure, controlled_metric
 from trimtab.trainers.healing import checkpoint_interval, heal, kl_coef_in_force, settings_in_force
 from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import HasState, Stage, StepContext
-from trimtab.types import Prompt
+from trimtab.types import Prompt, RewardResult
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class Cadence:
         self, step: int, metrics: Mapping[str, float], records: Sequence[Mapping[str, Any]]
     ) -> None:
         """Record a finished step and show one of its completions."""
-        self.stage.run.rollouts(self.stage.name, step, records)
+        self.stage.run.rollouts(self.stage.name, step + 1, records)
         self.stage.guard.gaps.observe(pass_shares(records, self.pass_threshold))
+        self.stage.see_rewards([RewardResult(r["reward"], error=r["error"]) for r in records])
         self.stage.log(step, metrics)
         self.stage.tell_bad_rewards(step, [record["error"] or "" for record in records])
         if records:
@@ -63,12 +64,12 @@ class Cadence:
             return
         if after != before:
             change = {"before": before, "after": after, "kl": metrics[name], "metric": name}
-            self.stage.run.event(self.stage.name, "kl_changed", step, change)
+            self.stage.run.event(self.stage.name, "kl_changed", step + 1, change)
 
     def follow_constraints(self, shaping: RewardShaping, step: int) -> None:
         """Let the weights of constraints follow the violations; every change is an event (R24)."""
         for change in shaping.follow():
-            self.stage.run.event(self.stage.name, "constraint_changed", step, asdict(change))
+            self.stage.run.event(self.stage.name, "constraint_changed", step + 1, asdict(change))
 
     def evaluate_start(self, first: int, system: System, trained: Mapping[str, HasState]) -> None:
         """Evaluate the policy that training starts from: what every later evaluation is compared with.
@@ -101,7 +102,7 @@ class Cadence:
             "num_prompts": len(stream),
             "num_new": sum(prompt.text not in before for prompt in stream.items),
         }
-        self.stage.run.event(self.stage.name, "prompts_refreshed", step, change)
+        self.stage.run.event(self.stage.name, "prompts_refreshed", done, change)
         self.stage.view.note(
             f"step {done}: {len(stream)} prompts drawn again, {change['num_new']} of them new"
         )
@@ -118,7 +119,7 @@ class Cadence:
         refresh = self.rl.reference_refresh_steps
         if refresh and done % refresh == 0:
             system.refresh_reference(self.rl.reference_mix)
-            self.stage.run.event(self.stage.name, "note", step, {"text": "reference refreshed"})
+            self.stage.run.event(self.stage.name, "note", done, {"text": "reference refreshed"})
         self._save(done, steps, system, trained)
 
     def _save(self, done: int, steps: int, system: System, trained: Mapping[str, HasState]) -> None:
@@ -151,7 +152,8 @@ def restore_rl(stage: Stage, system: System, trained: Mapping[str, HasState]) ->
     if state is None:
         return 0
     for name, part in trained.items():
-        part.load_state(state[name])
+        if not isinstance(part, FixedKLController):  # whose coefficient is the recipe's, changed or not
+            part.load_state(state[name])
     if "reference" in state:
         system.reference.load_state(state["reference"])
     system.publish(policy_version=state["step"])

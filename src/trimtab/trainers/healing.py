@@ -72,7 +72,7 @@ def roll_back(
     try:
         state = load_checkpoint(stage.checkpoint_directory / f"step-{checkpoint:06d}")
     except CheckpointError as error:
-        stage.run.event(stage.name, "note", step, {"text": f"rollback failed: {error}"})
+        stage.run.event(stage.name, "note", step + 1, {"text": f"rollback failed: {error}"})
         stage.view.note(f"guard: rollback failed: {error}")
         return
     for name, part in trained.items():
@@ -100,5 +100,5 @@ def record(stage: Stage, step: int, action: Action, values: Sequence[Mapping[Kno
         change = f"the policy of step {action.checkpoint}"
     else:
         change = "the run"
-    stage.run.event(stage.name, "action", step, data)
+    stage.run.event(stage.name, "action", step + 1, data)
     stage.view.note(f"guard: {'undo ' if action.is_undo else ''}{action.action}: {change} ({action.reason})")

@@ -222,4 +222,4 @@ def test_the_whole_checklist(model, tmp_path, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert "fail  overlap" in captured.out
     assert "fail  eval.judge" in captured.out
-    assert captured.err == "trimtab: error: 2 of 23 checks of r.toml failed: mend those lines.\n"
+    assert captured.err == "trimtab: error: 2 of 24 checks of r.toml failed: mend those lines.\n"

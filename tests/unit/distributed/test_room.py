@@ -177,6 +177,6 @@ def test_a_run_records_it_and_goes_on(tmp_path: Path) -> None:
     fail_above(policy, 3, CPU)
     train(system, rl, tiny_stage(tmp_path))
     events = read_events(tmp_path, "out_of_memory")
-    assert [event.step for event in events] == [0] * len(events) and events
+    assert [event.step for event in events] == [1] * len(events) and events
     assert events[-1].data["max_tokens"] < events[-1].data["num_tokens"]
     assert len(read_events(tmp_path, "metrics")) == 3

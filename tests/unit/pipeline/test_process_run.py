@@ -54,7 +54,7 @@ def test_the_stages_in_order(tmp_path: Path) -> None:
     card = json.loads((root / "prm" / "process_reward.json").read_text())
     assert summary["process_reward"]["accuracy"] == card["accuracy"]
     assert "## Process reward model" in (root / "run" / "report.md").read_text()
-    assert metrics_table(root / "run", "process_reward")["step"] == [0, 1]
+    assert metrics_table(root / "run", "process_reward")["step"] == [1, 2]
     parts = [json.loads(row["parts"]) if isinstance(row["parts"], str) else row["parts"]
              for row in read_rollouts(root / "run", "rl")]  # fmt: skip
     assert parts and all("process_reward" in part for part in parts)

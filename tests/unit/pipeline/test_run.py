@@ -75,7 +75,7 @@ def test_stages_in_order(finished: tuple[Path, Tree, dict[str, Any]]) -> None:
     assert {path.name for path in root.iterdir()} == {"sft", "rm", "policy", "run", "summary.json"}
     assert (root / "run" / "report.md").is_file()
     for name, steps in (("sft", 3), ("reward_model", 2), ("rl", 3)):
-        assert metrics_table(root / "run", name)["step"] == list(range(steps))
+        assert metrics_table(root / "run", name)["step"] == list(range(1, steps + 1))
     assert len(read_rollouts(root / "run", "rl")) == 12
 
 
@@ -156,7 +156,7 @@ def test_rl_alone_from_a_base_model(tmp_path: Path) -> None:
     rl = {"rewards": ["length"], "hidden_data": None}
     summary = run_pipeline(changed(tree, sft=None, reward_model=None, eval=None, rl=rl))
     assert list(summary["stages"]) == ["rl"]
-    assert metrics_table(tmp_path / "out" / "run", "rl")["step"] == [0, 1, 2]
+    assert metrics_table(tmp_path / "out" / "run", "rl")["step"] == [1, 2, 3]
 
 
 def test_rerunning_one_stage_keeps_the_records_of_the_others(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_rerunning_one_stage_keeps_the_records_of_the_others(tmp_path: Path) -> 
     summary = run_pipeline(shorter, stage="sft")
     assert list(summary["stages"]) == ["sft", "rl"]
     assert metrics_table(tmp_path / "out" / "run", "rl") == before
-    assert metrics_table(tmp_path / "out" / "run", "sft")["step"] == [0, 1]
+    assert metrics_table(tmp_path / "out" / "run", "sft")["step"] == [1, 2]
     assert sorted(stages_started(tmp_path / "out")) == ["rl", "sft"]
 
 
@@ -189,8 +189,8 @@ def test_a_new_run_starts_a_new_record(tmp_path: Path) -> None:
     recipe = changed(tiny_tree(tmp_path), sft=None, reward_model=None, eval=None, rl={"rewards": [VARIED]})
     run_pipeline(recipe)
     run_pipeline(recipe)
-    assert metrics_table(tmp_path / "out" / "run", "rl")["step"] == [0, 1, 2]
-    assert metrics_table(tmp_path / "out" / "run" / "previous", "rl")["step"] == [0, 1, 2]
+    assert metrics_table(tmp_path / "out" / "run", "rl")["step"] == [1, 2, 3]
+    assert metrics_table(tmp_path / "out" / "run" / "previous", "rl")["step"] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
@@ -211,7 +211,7 @@ def test_resume_goes_on(algorithm: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert equal(tmp_path / "a" / "out" / "policy", tmp_path / "b" / "out" / "policy")
     assert list(summary["stages"]) == ["sft", "rl"]
     assert stages_started(tmp_path / "b" / "out").count("sft") == 1
-    assert metrics_table(tmp_path / "b" / "out" / "run", "rl")["step"] == [0, 1, 2, 3]
+    assert metrics_table(tmp_path / "b" / "out" / "run", "rl")["step"] == [1, 2, 3, 4]
     assert len(read_events(tmp_path / "b" / "out" / "run", "metrics", "rl")) == 4
 
 
@@ -234,7 +234,7 @@ def test_resume_without_a_checkpoint_starts_the_stage_again(
             run_pipeline(recipe)
     run_pipeline(recipe, resume=True)
     events = read_events(tmp_path / "out" / "run", "metrics", "rl")
-    assert [event.step for event in events] == [0, 1, 2]
+    assert [event.step for event in events] == [1, 2, 3]
 
 
 def test_a_rerun_stage_forgets_its_old_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,14 +243,14 @@ def test_a_rerun_stage_forgets_its_old_checkpoints(tmp_path: Path, monkeypatch: 
     recipe = changed(tiny_tree(tmp_path), sft=None, reward_model=None, eval=None, rl=keys)
     run_pipeline(recipe, stage="rl")
     folder = tmp_path / "out" / "run" / "checkpoints" / "rl"
-    assert len(list_checkpoints(folder)) == 1
+    assert [path.name for path in list_checkpoints(folder)] == ["step-000003", "step-000004"]
     with monkeypatch.context() as patch:
         interrupt(patch, "rl", steps=1)
         with pytest.raises(Interrupted):
             run_pipeline(recipe, stage="rl")
     assert not list_checkpoints(folder)
     run_pipeline(recipe, stage="rl", resume=True)
-    assert [e.step for e in read_events(tmp_path / "out" / "run", "metrics", "rl")] == [0, 1, 2, 3]
+    assert [e.step for e in read_events(tmp_path / "out" / "run", "metrics", "rl")] == [1, 2, 3, 4]
 
 
 def test_a_diverged_stage_ends_the_run(tmp_path: Path) -> None:

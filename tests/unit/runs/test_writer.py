@@ -127,15 +127,15 @@ def test_rewind_keeps_the_first_steps_of_one_stage(tmp_path: Path) -> None:
     with RunWriter(tmp_path, RECIPE) as run:
         run.event("sft", "stage_finished", 9)
         run.event("rl", "stage_started", 0)
-        for step in range(4):
+        for step in (1, 2, 3, 4):
             run.metrics("rl", step, {"loss/total": float(step)})
             run.rollouts("rl", step, [ROW])
-            run.event("rl", "checkpoint", step + 1)
+            run.event("rl", "checkpoint", step)
         run.rollouts("sft", 3, [ROW])
         run.rewind("rl", 2)
-        run.metrics("rl", 2, {"loss/total": 20.0})
-    assert metrics_table(tmp_path, "rl")["loss/total"] == [0.0, 1.0, 20.0]
-    assert [row["step"] for row in read_rollouts(tmp_path, "rl")] == [0, 1]
+        run.metrics("rl", 3, {"loss/total": 20.0})
+    assert metrics_table(tmp_path, "rl")["loss/total"] == [1.0, 2.0, 20.0]
+    assert [row["step"] for row in read_rollouts(tmp_path, "rl")] == [1, 2]
     assert [event.step for event in read_events(tmp_path, "checkpoint")] == [1, 2]
     assert len(read_events(tmp_path, "stage_finished", "sft")) == len(read_rollouts(tmp_path, "sft")) == 1
     assert read_events(tmp_path, "stage_started", "rl")

@@ -250,7 +250,7 @@ def test_abstentions_leave_the_rest_of_the_group(tmp_path: Path) -> None:
     """Trap 3: abstained completions have advantage 0 and count nowhere; they are recorded as None."""
     rl = rl_config("grpo", num_prompts=4, steps=2)
     train(tiny_system(rl, half_abstains), rl, tiny_stage(tmp_path))
-    records = read_rollouts(tmp_path, "rl", 0)
+    records = read_rollouts(tmp_path, "rl", 1)
     silent = [record for record in records if record["reward"] is None]
     assert 0 < len(silent) < len(records) == 16
     assert all(record["advantage"] == 0 for record in silent)
@@ -307,11 +307,11 @@ def test_prompts_are_drawn_again_on_schedule(algorithm: str, tmp_path: Path) -> 
     """R21: every n steps the prompts are those of the next generation, and an event says so."""
     rl = rl_config(algorithm, steps=6, data="task:arithmetic", refresh_every=2)
     train(tiny_system(rl), rl, tiny_stage(tmp_path))
-    ids = [{record["prompt_id"] for record in read_rollouts(tmp_path, "rl", step)} for step in range(6)]
+    ids = [{record["prompt_id"] for record in read_rollouts(tmp_path, "rl", step)} for step in range(1, 7)]
     generations = [{name.partition("-")[0] if "-" in name else "0" for name in step} for step in ids]
     assert generations == [{"0"}, {"0"}, {"1"}, {"1"}, {"2"}, {"2"}]
     events = read_events(tmp_path, "prompts_refreshed")
-    assert [event.step for event in events] == [1, 3]
+    assert [event.step for event in events] == [2, 4]
     assert [dict(event.data) for event in events] == [
         {"generation": 1, "num_prompts": 8, "num_new": 8},
         {"generation": 2, "num_prompts": 8, "num_new": 8},
@@ -341,8 +341,8 @@ def test_completions_carry_the_version_that_sampled_them(algorithm: str, tmp_pat
     """Design: weights are published after every step, so staleness is 0."""
     rl = rl_config(algorithm, steps=3)
     train(tiny_system(rl), rl, tiny_stage(tmp_path))
-    for step in range(3):
-        assert {record["policy_version"] for record in read_rollouts(tmp_path, "rl", step)} == {step}
+    for step in (1, 2, 3):
+        assert {record["policy_version"] for record in read_rollouts(tmp_path, "rl", step)} == {step - 1}
 
 
 def test_same_seed_same_run(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_several_bad_updates_in_a_row_stop_the_run(
     system = tiny_system(rl)
     poison_loss(system, set(range(100)), monkeypatch)
     before = weights(system.policy)
-    with pytest.raises(DivergedError, match=r"Stage rl was stopped at step 3: loss/total is nan") as caught:
+    with pytest.raises(DivergedError, match=r"Stage rl was stopped at step 4: loss/total is nan") as caught:
         train(system, rl, tiny_stage(tmp_path))
     assert caught.value.exit_code == 3
     assert same_weights(before, weights(system.policy))
@@ -191,6 +191,6 @@ def test_reward_model_skips_and_stops(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     config = RewardModelConfig(data=str(data), batch_size=2, steps=9)
     stage: Stage = tiny_stage(tmp_path / "run", "reward_model")
-    with pytest.raises(DivergedError, match="Stage reward_model was stopped at step 3"):
+    with pytest.raises(DivergedError, match="Stage reward_model was stopped at step 4"):
         train_reward_model(config, model, tokenizer, stage, seed=1)
     assert same_weights(before, dict(model.state_dict()))

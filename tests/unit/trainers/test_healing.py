@@ -104,7 +104,7 @@ def test_observe_stops_on_weights_that_are_broken(tmp_path: Path, monkeypatch: p
     rl = rl_config(steps=4)
     system = tiny_system(rl)
     poison_loss(system, {1}, monkeypatch)
-    with pytest.raises(DivergedError, match=r"at step 1: weight: .* is not finite after the update"):
+    with pytest.raises(DivergedError, match=r"at step 2: weight: .* is not finite after the update"):
         train(system, rl, heal_stage(tmp_path, guard="observe"))
     assert [e.data["verdict"] for e in read_events(tmp_path, "verdict")] == ["observe", "stop"]
 

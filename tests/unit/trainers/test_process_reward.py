@@ -166,7 +166,7 @@ def test_a_broken_moment_never_reaches_the_weights(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(MasterAdamW, "step", step)
     config = ProcessRewardConfig(data="x", batch_size=8, steps=6, held_out=0.25)
     model, stage = classifier(tmp_path), tiny_stage(tmp_path / "run", "p")
-    with pytest.raises(DivergedError, match="stopped at step 2: optimizer state"):
+    with pytest.raises(DivergedError, match="stopped at step 3: optimizer state"):
         train_process_reward(config, model, tiny_tokenizer(), solutions(), stage, seed=1)
     assert count == [2] and all(bool(p.isfinite().all()) for p in model.parameters())
 

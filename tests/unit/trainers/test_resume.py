@@ -126,7 +126,7 @@ def test_resumed_equals_uninterrupted(kind: str, tmp_path: Path) -> None:
     assert whole.keys() == resumed.keys()
     assert [key for key in whole if not torch.equal(whole[key], resumed[key])] == []
     expected, found = metrics_table(tmp_path / "whole", name), metrics_table(root, name)
-    assert found["step"] == [0, 1, 2, 3, 4]
+    assert found["step"] == [1, 2, 3, 4, 5]
     for metric in expected:
         if not metric.startswith(("time/", "speed/")):
             assert found[metric] == expected[metric], metric
@@ -179,7 +179,7 @@ def test_a_half_written_checkpoint_is_absent(tmp_path: Path, monkeypatch: pytest
     assert [path.name for path in list_checkpoints(stage.checkpoint_directory)] == ["step-000002"]
     assert len(list(stage.checkpoint_directory.iterdir())) == 2  # the other is a hidden, half-written one
     train(tiny_system(rl), rl, tiny_stage(tmp_path, checkpoint_every=2, is_resumed=True))
-    assert metrics_table(tmp_path, "rl")["step"] == [0, 1, 2, 3, 4, 5]
+    assert metrics_table(tmp_path, "rl")["step"] == [1, 2, 3, 4, 5, 6]
     assert not list(stage.checkpoint_directory.glob(".*"))
 
 

@@ -99,7 +99,7 @@ def test_a_run_says_it_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     stage = tiny_stage(tmp_path / "run", "process_reward")
     train_process_reward(config, classifier(tmp_path), tiny_tokenizer(), rows, stage, seed=1)
     events = read_events(tmp_path / "run", "out_of_memory")
-    assert {event.step for event in events} == {0}
+    assert {event.step for event in events} == {1}
     assert events[-1].data["key"] == "process_reward.microbatch_size"
     assert len(read_events(tmp_path / "run", "metrics")) == 3
 

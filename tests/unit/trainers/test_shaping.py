@@ -169,7 +169,7 @@ def test_every_change_is_an_event_and_every_step_a_metric(algorithm: str, tmp_pa
     assert len(rates) == len(weights) == 3
     assert weights[0] == 0.0
     changes = {event.step: event.data for event in read_events(tmp_path, "constraint_changed")}
-    for step, (rate, weight) in enumerate(zip(rates, weights, strict=True)):
+    for step, (rate, weight) in enumerate(zip(rates, weights, strict=True), start=1):
         assert rate is not None and weight is not None
         if rate == 0:
             assert step not in changes

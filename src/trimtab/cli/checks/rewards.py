@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from trimtab.cli.checks.line import CheckLine
 from trimtab.cli.checks.models import is_there
 from trimtab.config import Recipe, RewardSpec
+from trimtab.errors import RewardError
+from trimtab.pipeline.trials import ANSWERS, TRIED
+from trimtab.rewards.adapters import gold_of
+from trimtab.rewards.combine import CombinedReward
+from trimtab.rewards.gold import HasGold
 from trimtab.rewards.process_reward import load_process_card
 from trimtab.rewards.registry import build_reward, uses_process_reward, uses_reward_model
 from trimtab.types import Prompt, Sample
-
-TRIED = 4
-# Four different answers, so that a reward that says the same of everything is seen.
-ANSWERS = (
-    "您好！感谢您的咨询，我理解您的顾虑。\n1. 优势是节省时间。\n2. **欢迎**预约演示。请问您的团队多大？",
-    "Yes. The answer is 4.",
-    "不知道。",
-    "1\n2\n3",
-)
 
 
 def check_rewards(recipe: Recipe, prompts: Sequence[Prompt], reward_model: str | None) -> Iterator[CheckLine]:
@@ -66,15 +63,41 @@ def check_rewards(recipe: Recipe, prompts: Sequence[Prompt], reward_model: str |
     results = reward.score(samples)
     errors = [result.error for result in results if result.error]
     values = [result.value for result in results if result.value is not None]
+    is_flat = len(values) > 1 and len(set(values)) == 1
+    right = right_answers(reward, prompts[0]) if is_flat else []
+    paid = [
+        r.value for r in reward.score([Sample(prompts[0], text) for text in right]) if r.value is not None
+    ]
+    if paid and max(paid) != values[0]:
+        shown = f"{names} gave {values[0]:.3g} to {len(values)} samples and {max(paid):.3g} to a right answer"
+        yield CheckLine("pass", "rl.rewards", shown)
+        return
     if errors:
         found = f"{names} failed on {len(errors)} of {len(samples)} samples ({errors[0].rstrip('.')})"
         yield CheckLine("fail", "rl.rewards", found, "mend the reward, or give the data its columns")
     elif not values:
         fix = "check that the data has the columns that it reads"
         yield CheckLine("fail", "rl.rewards", f"{names} abstained on all {len(samples)} samples", fix)
+    elif is_flat:
+        found = f"{names} gave {values[0]:.3g} to all {len(values)} samples, which are very different answers"
+        fix = "equal rewards teach nothing: see with `trimtab rewards score` that it tells good from bad"
+        yield CheckLine("warn", "rl.rewards", found, fix)
     else:
         shown = ", ".join(f"{value:.3g}" for value in values)
         yield CheckLine("pass", "rl.rewards", f"{names} gave {shown} on {len(samples)} samples")
+
+
+def right_answers(reward: CombinedReward, prompt: Prompt) -> list[str]:
+    """What should earn more than the samples on this prompt: the gold answer, in the forms that are usual."""
+    texts = []
+    for component, _ in reward.components:
+        if isinstance(component, HasGold):
+            with suppress(RewardError):  # the gold check tells it
+                texts.append(component.gold_completion(prompt))
+    gold = gold_of(prompt.columns)
+    if isinstance(gold, (str, int, float)):
+        texts += [f"{gold}", f"\\boxed{{{gold}}}", f"<answer>{gold}</answer>", f"#### {gold}"]
+    return [text for text in texts if text]
 
 
 def check_judge(recipe: Recipe, reward_model: str | None) -> Iterator[CheckLine]:

@@ -7,26 +7,54 @@ from collections.abc import Iterator
 from trimtab.cli.checks.line import CheckLine, within
 from trimtab.config import Recipe, RLConfig
 
-LEARNING_RATE = (1e-6, 5e-6)
+LEARNING_RATE = (1e-6, 5e-6)  # R25, for models of a thousand million parameters and more
+LARGE, EXPONENT = 1e9, 0.8  # smaller ones need more: 2e-5 at 135 million, 2e-4 at 4 million
+ADAPTER_FACTOR = 10.0
 KL_COEF = (0.001, 0.1)
 MIN_COMPLETIONS = 16  # fewer per step give an advantage that is mostly noise
 
 
-def check_settings(recipe: Recipe) -> Iterator[CheckLine]:
-    """Learning rate, KL, clip, batch size and divisibility of the RL stage; the judge of the evaluation."""
+def check_settings(recipe: Recipe, parameters: int | None = None) -> Iterator[CheckLine]:
+    """Learning rate, KL, clip, batch size and divisibility of the RL stage; the judge of the evaluation.
+
+    ``parameters`` is the size of the model that RL starts from; None where it is not known.
+    """
     if recipe.rl is not None:
         rl = recipe.rl
-        yield within(
-            "rl.learning_rate",
-            rl.learning_rate,
-            *LEARNING_RATE,
-            "for a pretrained model take a value inside; models of a few million parameters need more",
-        )
+        yield _learning_rate(recipe, rl, parameters)
         yield _kl(rl)
         yield _clip(rl)
         yield from _batch(rl)
         yield from _sampling(rl)
     yield from _evaluation(recipe)
+
+
+def learning_rates(parameters: int | None, has_adapter: bool = False) -> tuple[float, float]:
+    """The lowest and highest usual learning rate of RL for a model of this size; unknown counts as large.
+
+    Example:
+        >>> low, high = learning_rates(135_000_000)
+        >>> low < 2e-5 < high, low < 3e-6
+        (True, False)
+    """
+    scale = 1.0 if parameters is None else max(1.0, LARGE / max(parameters, 1)) ** EXPONENT
+    scale *= ADAPTER_FACTOR if has_adapter else 1.0
+    return LEARNING_RATE[0] * scale, LEARNING_RATE[1] * scale
+
+
+def _learning_rate(recipe: Recipe, rl: RLConfig, parameters: int | None) -> CheckLine:
+    own = rl.ppo.policy_learning_rate if rl.algorithm == "ppo" else None
+    key = "rl.learning_rate" if own is None else "rl.ppo.policy_learning_rate"
+    value = rl.learning_rate if own is None else own
+    has_adapter = recipe.model.lora is not None
+    low, high = learning_rates(parameters, has_adapter)
+    if parameters is None:
+        size = "for a large model take a value inside; at 135 million parameters 2e-5 is usual"
+    else:
+        what = "an adapter on a model" if has_adapter else "a model"
+        size = f"for {what} of {parameters / 1e6:.3g} million parameters take a value inside"
+    fix = f"{size}; below it the policy hardly moves" if value < low else f"{size}; above it a run diverges"
+    return within(key, value, float(f"{low:.2g}"), float(f"{high:.2g}"), fix)
 
 
 def _kl(rl: RLConfig) -> CheckLine:

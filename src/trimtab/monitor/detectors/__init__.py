@@ -15,6 +15,7 @@ from trimtab.monitor.detectors.policy import (
     entropy_low,
     gradient_spike,
     non_finite,
+    policy_unmoved,
 )
 from trimtab.monitor.detectors.reward import (
     component_share,
@@ -24,7 +25,7 @@ from trimtab.monitor.detectors.reward import (
     reward_hacking,
     reward_saturation,
 )
-from trimtab.monitor.detectors.shares import truncation, zero_variance
+from trimtab.monitor.detectors.shares import reward_abstains, truncation, zero_variance
 from trimtab.monitor.detectors.speed import stall, throughput_rot
 
 __all__ = [
@@ -44,8 +45,10 @@ __all__ = [
     "kl_too_high",
     "length_drift",
     "non_finite",
+    "policy_unmoved",
     "quality_gap",
     "repetition",
+    "reward_abstains",
     "reward_below_best",
     "reward_by_length",
     "reward_falling",

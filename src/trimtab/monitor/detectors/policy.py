@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from trimtab.monitor.detectors.robust import finite, mean, median, noise, spread
+from trimtab.monitor.detectors.robust import finite, mean, median, noise, spread, squared_error
 from trimtab.monitor.detectors.shares import above
 from trimtab.monitor.signals import Alarm
 
@@ -64,6 +64,31 @@ def entropy_explosion(
     value, bound = median(entropy[-recent:]), max(factor * start, start + rise)
     evidence = {"window": recent, "baseline": start}
     return Alarm("entropy_explosion", "policy/entropy", value, bound, evidence) if value > bound else None
+
+
+def policy_unmoved(
+    kl: Sequence[float],
+    rewards: Sequence[float],
+    highest: float,
+    limit: float = 1e-3,
+    window: int = 10,
+    num_errors: float = 3.0,
+) -> Alarm | None:
+    """Alarm when after two windows the KL to the reference was never above ``limit`` and the reward is where
+    it was.
+
+    ``highest`` is the highest median of a window of KLs so far. The reward has moved when the means of the
+    first and the last window differ by more than ``num_errors`` standard errors; where it moved, a small KL
+    is no fault: long answers need little per token.
+    """
+    if min(len(kl), len(rewards)) < 2 * window or not highest < limit:
+        return None
+    first, last = finite(rewards[:window]), finite(rewards[-window:])
+    change = mean(last) - mean(first)
+    if not abs(change) <= num_errors * math.sqrt(squared_error(first) + squared_error(last)):
+        return None
+    evidence = {"window": window, "reward_gain": change}
+    return Alarm("policy_unmoved", "kl/ref", median(kl[-window:]), limit, evidence)
 
 
 def clip_saturation(clipfrac: Sequence[float], limit: float = 0.3, window: int = 10) -> Alarm | None:

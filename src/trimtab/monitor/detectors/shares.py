@@ -36,3 +36,13 @@ def truncation(truncated: Sequence[float], limit: float = 0.5, window: int = 10)
 def zero_variance(share: Sequence[float], limit: float = 0.5, window: int = 10) -> Alarm | None:
     """Alarm when on average more than ``limit`` of the groups have equal rewards, over a full ``window``."""
     return above("zero_variance", "reward/zero_variance_groups", share, limit, window)
+
+
+def reward_abstains(share: Sequence[float], limit: float = 0.5) -> Alarm | None:
+    """Alarm when in the last step more than ``limit`` of the completions got no reward, from the first on.
+
+    No window: a reward that is broken is so at once, and every step without it is lost.
+    """
+    if not share or not share[-1] > limit:
+        return None
+    return Alarm("reward_abstains", "reward/abstained", share[-1], limit)

@@ -47,6 +47,20 @@ REWARDS: Mapping[str, Mapping[Language, Explanation]] = {
             "或更换提示数据 rl.data。",
         ),
     },
+    "reward_abstains": {
+        "en": Explanation(
+            "Most completions get no reward",
+            "The reward fails or says that it does not apply; what gets no reward teaches nothing.",
+            "mend the reward (rl.rewards) or give the data the columns that it reads (rl.data); "
+            "`trimtab check` and `trimtab rewards score` try it without training.",
+        ),
+        "zh": Explanation(
+            "大多数回答没有得到奖励",
+            "奖励函数出错，或认为自己不适用；没有奖励的回答学不到任何东西。",
+            "修复奖励 rl.rewards，或在数据 rl.data 中补上它读取的列；"
+            "`trimtab check` 和 `trimtab rewards score` 无需训练即可试用它。",
+        ),
+    },
     "reward_hacking": {
         "en": Explanation(
             "Possible reward hacking: the reward rises while quality falls",

@@ -104,6 +104,23 @@ TRAINING: Mapping[str, Mapping[Language, Explanation]] = {
             "降低 rl.entropy_coef，降低 rl.learning_rate 或 rl.temperature，或提高 rl.kl.coef。",
         ),
     },
+    "policy_unmoved": {
+        "en": Explanation(
+            "The policy has not moved: after many steps it is where it began, and so is the reward",
+            "The learning rate is too low for this model, or the KL penalty holds it. Small models need "
+            "more: about 2e-5 at 135 million parameters, where 3e-6 does nothing; 1e-6 to 5e-6 from a "
+            "thousand million on; with an adapter ten times as much.",
+            "raise rl.learning_rate three to ten times (`trimtab check` says the range of this model's "
+            "size), or lower rl.kl.coef.",
+        ),
+        "zh": Explanation(
+            "策略没有移动：训练多步之后仍在原处，奖励也没有变化",
+            "学习率对这个模型过低，或 KL 惩罚拉住了它。小模型需要更大的学习率：1.35 亿参数约 2e-5"
+            "（3e-6 毫无作用），十亿参数以上 1e-6 到 5e-6；使用适配器时为十倍。",
+            "将学习率 rl.learning_rate 提高三到十倍（`trimtab check` 会给出该规模模型的范围），"
+            "或降低 rl.kl.coef。",
+        ),
+    },
     "clip_saturation": {
         "en": Explanation(
             "Too many tokens are clipped",
