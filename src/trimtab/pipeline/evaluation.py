@@ -17,11 +17,12 @@ from trimtab.functional import masked_mean
 from trimtab.models.load import load_causal_lm, load_tokenizer
 from trimtab.pipeline.leaks import refuse_leaks
 from trimtab.pipeline.sources import (
+    held_out_prompts,
     hidden_source,
     policy_start,
     process_reward_path,
-    prompts_for,
     reward_model_path,
+    train_prompts,
 )
 from trimtab.rewards.base import Reward
 from trimtab.rewards.combine import CombinedReward
@@ -86,9 +87,9 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
 
 def evaluation_prompts(recipe: Recipe, rl: RLConfig, config: EvalConfig) -> dict[str, list[Prompt]]:
     """The hidden prompts, and as many training prompts; refuses hidden prompts that were trained on."""
-    source = hidden_source(recipe)
-    hidden = prompts_for(source, "hidden", recipe.seed)[: config.num_prompts]
-    train = prompts_for(rl.data, "train", recipe.seed)
+    hidden_source(recipe)  # says where neither key names any
+    hidden = held_out_prompts(recipe, "eval.data")[: config.num_prompts]
+    train = train_prompts(recipe)
     refuse_leaks(recipe)
     return {"hidden": hidden, "train": train[: config.num_prompts]}
 
