@@ -87,18 +87,18 @@ def _unfit(path: str | Path, row: Row, use: str, shape: Shape) -> str:
         hint = f'; to imitate the chosen answers, write columns = {{ {completion} = "chosen" }}'
     if not hint and use == "preferences" and "completion" in shape.columns:
         hint = " (chosen and rejected): give both, or a column `label` that is true or false"
-    wanted = f"; write which columns hold them: columns = {propose_mapping(row.values, use)}, or give one of "
-    return (
-        f"{path} has the shape {shape}, which does not hold {_NOUNS[use]}{hint or wanted + _accepted(use)}."
-    )
+    mapping = propose_mapping(row.values, use)
+    wanted = f"; write which columns hold them: columns = {mapping}, or give" if mapping else ": give"
+    hint = hint or f"{wanted} one of {_accepted(use)}"
+    return f"{path} has the shape {shape}, which does not hold {_NOUNS[use]}{hint}."
 
 
 def _unknown(path: str | Path, row: Row, use: str) -> str:
     found = ", ".join(list(row.values)[:12])
+    mapping = propose_mapping(row.values, use) or f'{{ {NEEDED[use][0]} = "{next(iter(row.values))}" }}'
     return (
         f"{path} has the columns ({found}), which fit no shape of {_NOUNS[use]}{_hint(row, use)}; write "
-        f"which columns hold them: columns = {propose_mapping(row.values, use)}; accepted without: "
-        f"{_accepted(use)}."
+        f"which columns hold them, such as columns = {mapping}; accepted without: {_accepted(use)}."
     )
 
 
@@ -119,5 +119,5 @@ def _close(name: str, known: Collection[str]) -> str:
 
 
 def _accepted(use: str) -> str:
-    shapes: Sequence[Shape] = [shape for shape in SHAPES if use in shape.uses]
-    return "; ".join(str(shape) for shape in shapes)
+    shapes: Sequence[Shape] = [shape for shape in SHAPES if use in shape.uses and not shape.renames]
+    return "; ".join(str(shape) for shape in shapes) + " (docs/data.md lists more)"

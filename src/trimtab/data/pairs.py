@@ -142,15 +142,15 @@ def _turn(tokenizer: Any, messages: Conversation, index: int, where: str, seen: 
     opening = _beyond(head, render(tokenizer, before, where=where))
     ends = turn_end(tokenizer)
     whole = render(tokenizer, through, where=where)
-    lost: str | None = "what it says after the generation prompt"
+    lost = lost_of(message, "", _beyond(whole, head)) or "what the generation prompt begins"
     if whole.startswith(head):
         written = whole[len(head) :]
         end = str(tokenizer.decode(list(ends)))
         body = written.rpartition(end)[0] if end in written else written
-        lost = lost_of(message, opening, body)
-        if lost is None and forms_of(tokenizer).repeats:
+        lost = lost_of(message, opening, body) or ""
+        if not lost and forms_of(tokenizer).repeats:
             lost = "its content once only"
-        if lost is None:
+        if not lost:
             tail = "" if end in written else _tail(tokenizer, before, head)
             body = body[: len(body) - len(tail)] if tail and body.endswith(tail) else body
             ids = _rendered_ids(tokenizer, through, prompt_ids, written, ends, where)

@@ -104,7 +104,7 @@ def recognise(columns: Collection[str], use: str | None = None, mapped: Collecti
 
 
 def propose_mapping(columns: Collection[str], use: str) -> str:
-    """Return the mapping that a user may have meant, as TOML: ``{ prompt = "task" }``."""
+    """Return the mapping that a user may have meant, as TOML (``{ prompt = "task" }``); empty without one."""
     names = {name.lower(): name for name in columns}
     taken: set[str] = set()
     pairs = []
@@ -116,4 +116,5 @@ def propose_mapping(columns: Collection[str], use: str) -> str:
         found = next((name for name in ranked if name not in taken and name not in NEEDED[use]), "COLUMN")
         taken.add(found)
         pairs.append(f'{wanted} = "{found}"')
-    return f"{{ {', '.join(pairs)} }}"
+    has_guess = bool(taken - {"COLUMN"})
+    return f"{{ {', '.join(pairs)} }}" if has_guess else ""

@@ -11,8 +11,9 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from trimtab.errors import DataError
 
@@ -31,7 +32,8 @@ Item = tuple[str, Any]  # where it stands, and what stands there
 def _open_zstd(source: Path) -> BinaryIO:
     import pyarrow
 
-    return cast(BinaryIO, pyarrow.input_stream(str(source), compression="zstd"))
+    with pyarrow.input_stream(str(source), compression="zstd") as stream:
+        return io.BytesIO(stream.read())  # its own lines cannot be gone through
 
 
 def _open_plain(source: Path) -> BinaryIO:
@@ -89,10 +91,13 @@ def read_csv(source: Path) -> Iterator[Item]:
     Raises:
         DataError: a row has another number of cells than the header, or the header names a column twice.
     """
-    delimiter = "\t" if ".tsv" in source.suffixes else ","
     csv.field_size_limit(2**31 - 1)
     with _opened(source) as file:
-        reader = csv.reader((line for _, line in _decoded(source, file)), delimiter=delimiter, strict=True)
+        lines = (line for _, line in _decoded(source, file))
+        first = next(lines, "")
+        # Spreadsheets write semicolons where a comma is the decimal point.
+        delimiter = max(",;\t", key=first.count)
+        reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
         header: list[str] = []
         try:
             for cells in reader:
