@@ -43,13 +43,31 @@ _MODEL_KEYS = ("dtype", "device", "lora")
 _OTHER_KEYS = ("seed", "output", "rewards", "guard", "monitor", *_MODEL_KEYS)
 
 
-def load_prompts(path: str) -> list[str]:
-    """Return the prompts of a file as strings: a JSON list of strings, or any shape of R31.
+class PromptText(str):
+    """The text of a prompt that still knows its ``row``: earlier turns, and the columns that rewards read."""
+
+    row: Prompt
+
+
+def load_prompts(path: str, columns: Mapping[str, str] | None = None) -> list[str]:
+    """Return the prompts of a file as strings: a JSON list of strings, or any shape of R31 and R33.
+
+    A string is the last turn; a trainer that gets it trains on the whole row, with its other columns.
+
+    Args:
+        path: a file, a directory or a hub name.
+        columns: names and the paths of what they hold: ``{"answer": "reward_model.ground_truth"}``.
 
     Raises:
-        DataError: the file is missing, empty or malformed.
+        DataError: the file is missing, empty or malformed, or a path leads to nothing.
     """
-    return [prompt.text for prompt in load_prompt_rows(path)]
+    return [_text_of(prompt) for prompt in load_prompt_rows(path, columns=columns)]
+
+
+def _text_of(prompt: Prompt) -> PromptText:
+    text = PromptText(prompt.text)
+    text.row = prompt
+    return text
 
 
 def load_reward_model(path: str) -> LearnedReward:
@@ -209,4 +227,7 @@ def _rl_fields() -> list[str]:
 
 
 def _as_prompts(prompts: Sequence[str]) -> list[Prompt]:
-    return [Prompt(str(i), ({"role": "user", "content": text},)) for i, text in enumerate(prompts)]
+    return [
+        text.row if isinstance(text, PromptText) else Prompt(str(i), ({"role": "user", "content": text},))
+        for i, text in enumerate(prompts)
+    ]

@@ -6,7 +6,7 @@ is the log-probability of ``token_ids[t]`` given the tokens before it, and is 0 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FinishReason = Literal["stop", "length", "aborted"]
-Message = Mapping[str, str]  # {"role": "user", "content": "..."}
+Message = Mapping[str, Any]  # {"role": "user", "content": "..."}; tool_calls, reasoning_content, name
+
+
+class Conversation(tuple[Message, ...]):
+    """Turns, and the ``variables`` that their row gives its chat template beside them: ``tools`` and others.
+
+    A tuple in all else; a slice of it is a plain tuple.
+
+    Example:
+        >>> Conversation(({"role": "user", "content": "hi"},), {"tools": []}).variables
+        {'tools': []}
+    """
+
+    variables: Mapping[str, Any]
+
+    def __new__(
+        cls, messages: Iterable[Message] = (), variables: Mapping[str, Any] | None = None
+    ) -> Conversation:
+        """Make the tuple, and keep ``variables`` (those of ``messages`` when they have some)."""
+        made = super().__new__(cls, messages)
+        made.variables = getattr(messages, "variables", {}) if variables is None else variables
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +57,7 @@ class Prompt:
     @property
     def text(self) -> str:
         """The last user message: what string-based rewards see as the prompt."""
-        return self.messages[-1]["content"]
+        return str(self.messages[-1]["content"])
 
 
 @dataclass(frozen=True, slots=True)

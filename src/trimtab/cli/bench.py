@@ -102,7 +102,7 @@ def workload_of(args: argparse.Namespace, recipe: Recipe, tokenizer: Any) -> Wor
 
     rl, prompt_tokens = recipe.rl, args.prompt_tokens or 32
     if rl is not None and args.prompt_tokens is None and tokenizer is not None:
-        prompts = prompts_for(rl.data, "train", recipe.seed, SAMPLED_ROWS)[:SAMPLED_ROWS]
+        prompts = prompts_for(rl.data, "train", recipe.seed, SAMPLED_ROWS, rl.columns)[:SAMPLED_ROWS]
         prompt_tokens = round(prompt_length(prompts, tokenizer))
     longest = MOST_NEW_TOKENS if rl is None else min(rl.max_new_tokens, MOST_NEW_TOKENS)
     return Workload(

@@ -144,7 +144,7 @@ def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
     from trimtab.cli.checks.line import guarded
     from trimtab.cli.checks.models import check_reward_model, is_there
     from trimtab.cli.checks.rewards import check_judge, check_rewards
-    from trimtab.pipeline.sources import prompts_for
+    from trimtab.pipeline.sources import held_out_prompts, train_prompts
     from trimtab.pipeline.training import check_batches
 
     rl = recipe.rl
@@ -153,7 +153,7 @@ def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
     hidden = (recipe.eval.data if recipe.eval else None) or rl.hidden_data
 
     def prompts(name: str, source: str, split: Any) -> Iterator[CheckLine]:
-        sets[split] = prompts_for(source, split, recipe.seed)
+        sets[split] = train_prompts(recipe) if split == "train" else held_out_prompts(recipe, "eval.data")
         yield from check_prompts(name, source, sets[split], rl.max_prompt_tokens, tokenizer)
         if split == "train":
             check_batches(rl, len(sets[split]))

@@ -79,10 +79,10 @@ def split_overrides(parser: Parser, arguments: Sequence[str]) -> tuple[list[str]
 def _refuse_unknown(parser: Parser, key: str, own: dict[str, argparse.Action]) -> None:
     """A word that is no key but near an option (``--ouput``) or a table (``--rl``) is a slip of the pen."""
     from trimtab.config import Recipe
-    from trimtab.config.schema import key_names
+    from trimtab.config.schema import field_type, key_names
 
     names = key_names(Recipe)
-    if key in names:
+    if key in names or field_type(Recipe, key) is not None:
         return
     below = next((name for name in names if name.startswith(f"{key}.")), None)
     if below is not None:

@@ -17,6 +17,7 @@ from trimtab.errors import ConfigError, DataError
 
 # The columns that hold the text to be scored, not something that the reward is told.
 _SCORED = ("prompt", "completion")
+_PROMPTS = ("prompt", "question", "problem", "input")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -71,6 +72,13 @@ def add_arguments(parser: Parser) -> None:
             metavar="KEY=VALUE",
             help="a keyword argument of the reward",
         )
+        action.add_argument(
+            "--columns",
+            action="append",
+            default=[],
+            metavar="NAME=PATH",
+            help="what a column is called in the data, such as answer=reward_model.ground_truth",
+        )
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -94,7 +102,7 @@ def _options_of(builder: Any) -> list[str]:
 
 
 def _score(args: argparse.Namespace) -> int:
-    samples = load_samples(args.data, needs_completion=not args.gold)
+    samples = load_samples(args.data, read_columns(args.columns), needs_completion=not args.gold)
     reward = build_one(args.reward, read_options(args.option), args.reward_model)
     from trimtab.rewards.base import call_reward
 
@@ -147,7 +155,7 @@ def _audit(args: argparse.Namespace) -> int:
     from trimtab.rewards.audit import audit_reward
     from trimtab.rewards.sales import FORBIDDEN
 
-    samples = load_samples(args.data) if args.data else _honest_sales(args.seed)
+    samples = load_samples(args.data, read_columns(args.columns)) if args.data else _honest_sales(args.seed)
     reward = build_one(args.reward, read_options(args.option), args.reward_model)
     forbidden = args.forbidden or (() if args.data else FORBIDDEN)
     report = audit_reward(reward, samples, rounds=args.rounds, seed=args.seed, forbidden=forbidden)
@@ -195,39 +203,65 @@ def build_one(name: str, options: dict[str, Any], reward_model: str | None) -> A
     return combined.components[0][0]
 
 
-def load_samples(path: str, *, needs_completion: bool = True) -> list[Any]:
+def load_samples(
+    path: str, columns: dict[str, str] | None = None, *, needs_completion: bool = True
+) -> list[Any]:
     """Return the rows of a file as samples: ``prompt`` (text or messages, may be missing) and ``completion``.
 
-    Without ``needs_completion`` a row may leave that out.
+    ``columns`` maps names to paths. Without a prompt, ``question``, ``problem`` or ``input`` is taken for it.
+    Without ``needs_completion`` a row may leave out its completion.
 
     Raises:
         DataError: the file cannot be read, or a row has no completion.
     """
-    from trimtab.data import read_rows
+    from trimtab.data import map_columns, read_rows
     from trimtab.data.messages import as_prompt, as_reply
+    from trimtab.data.system import with_system
     from trimtab.errors import nearest
     from trimtab.types import Prompt, Sample
 
     samples = []
-    for number, row in enumerate(read_rows(path)):
+    for number, row in enumerate(map_columns(read_rows(path), columns, path)):
         if needs_completion and "completion" not in row.values:
             raise DataError(
                 f"{row.where}: the column 'completion' is missing{nearest('completion', row.values)}; "
                 "each row needs the text to be scored."
             )
-        given = row.values.get("prompt")
+        given = next((row.values[name] for name in _PROMPTS if row.values.get(name)), None)
         # Many rewards judge the completion alone, so a row may leave out its prompt.
         messages = as_prompt(given, row.where) if given else ({"role": "user", "content": ""},)
+        completion = row.values.get("completion")
+        reply = as_reply(completion, row.where, "completion") if needs_completion or completion else ""
+        if not isinstance(reply, str):
+            raise DataError(
+                f"{row.where}: 'completion' has reasoning or tool calls beside its text, which no reward "
+                "sees; write it as the one text that the model wrote."
+            )
         prompt = Prompt(
             id=str(row.values.get("id", number)),
-            messages=messages,
+            messages=with_system(messages, row),
             columns={name: value for name, value in row.values.items() if name not in _SCORED},
             is_conversational=isinstance(given, list),
         )
-        given = row.values.get("completion")
-        text = as_reply(given, row.where, "completion") if needs_completion or given is not None else ""
-        samples.append(Sample(prompt, text))
+        samples.append(Sample(prompt, reply))
     return samples
+
+
+def read_columns(words: Sequence[str]) -> dict[str, str]:
+    """Read NAME=PATH.
+
+    Raises:
+        ConfigError: a word is not of this form.
+    """
+    columns: dict[str, str] = {}
+    for word in words:
+        name, equals, path = (part.strip() for part in word.partition("="))
+        if not equals or not name:
+            raise ConfigError(
+                f"--columns {word} is not NAME=PATH: write for example --columns answer=gold.0."
+            )
+        columns[name] = path
+    return columns
 
 
 def read_options(words: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from trimtab.config.base import Section
+from trimtab.config.data import Columns
 from trimtab.config.heal import GuardMode, HealConfig
 
 
@@ -14,6 +15,9 @@ class EvalConfig(Section):
     """``[eval]``: hidden-set reward and pass rate, win rate against the SFT model, report."""
 
     data: str | None = Field(None, description="Hidden prompts; `rl.hidden_data` when not given.")
+    columns: Columns | None = Field(
+        None, description="Names that these data call otherwise; those of `rl` when not given."
+    )
     num_prompts: int = Field(128, ge=1, description="Hidden prompts used.")
     num_generations: int = Field(1, ge=1, description="Completions per prompt and model.")
     temperature: float | None = Field(None, gt=0, description="Sampling temperature; else `rl.temperature`.")

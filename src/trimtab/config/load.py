@@ -138,7 +138,7 @@ def _parse(key: str, text: str) -> Any:
         raise ConfigError(f"--{key} is not a key of a recipe{nearest(key, key_names(Recipe))}.")
     if key in ("rl.rewards", "rl.hidden_rewards"):
         return text
-    if "str" in annotation and "list" not in annotation:
+    if "str" in annotation and "list" not in annotation and "dict" not in annotation:
         return text
     if "list[str]" in annotation and not text.lstrip().startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]

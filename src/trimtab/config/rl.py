@@ -16,7 +16,7 @@ from trimtab.config.algorithms import (
     PPOConfig,
 )
 from trimtab.config.base import Section
-from trimtab.config.data import Schedule
+from trimtab.config.data import COLUMNS, Columns, Schedule, refuse_columns_of_a_task
 
 
 class ConstraintConfig(Section):
@@ -85,6 +85,10 @@ class RLConfig(Section):
     algorithm: Algorithm = Field("grpo", description="A named preset; every key below can override it.")
     data: str = Field(description="Prompts: a file, a hub data set, or `task:NAME`.")
     hidden_data: str | None = Field(None, description="Prompts never trained on, for evaluation (R20).")
+    columns: Columns = Field(default_factory=dict, description=COLUMNS)
+    hidden_columns: Columns | None = Field(
+        None, description="The same for the hidden prompts; `rl.columns` when not given."
+    )
     model: str | None = Field(None, description="Start from this model instead of the SFT stage's output.")
     reference: str | None = Field(None, description="Reference model; the starting policy when not given.")
     reward_model: str | None = Field(None, description="Reward model; else the reward_model stage's output.")
@@ -158,6 +162,8 @@ class RLConfig(Section):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> RLConfig:
+        refuse_columns_of_a_task(self.columns, self.data, self.hidden_data)
+        refuse_columns_of_a_task(self.hidden_columns, self.hidden_data)
         needs_others = self.advantage.baseline == "leave_one_out" or self.advantage.scale == "group_std"
         if self.algorithm != "ppo" and needs_others and self.num_generations < 2:
             raise ValueError(

@@ -39,8 +39,13 @@ def key_names(model: type[BaseModel]) -> list[str]:
 
 
 def field_type(model: type[BaseModel], name: str) -> str | None:
-    """The type of a dotted key as text, or None when there is no such key."""
-    return next((key.type for key in keys(model) if key.name == name), None)
+    """The type of a dotted key as text, or None when there is no such key.
+
+    Below a table of free names (``rl.columns``) every name is a key: ``rl.columns.prompt``.
+    """
+    found = {key.name: key.type for key in keys(model)}
+    table = name.rpartition(".")[0]
+    return found.get(name) or ("str" if found.get(table, "").startswith("dict[str, str]") else None)
 
 
 def section_at(model: type[BaseModel], names: Sequence[str]) -> type[BaseModel] | None:

@@ -1,17 +1,19 @@
-"""An SFT pair as token ids and an exact mask of what is trained: assistant turns and their ends (trap 13)."""
+"""An SFT row as token ids and an exact mask of what is trained: assistant turns and their ends (trap 13)."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.data.chat import render, token_ids, turn_end
+from trimtab.data.chat import refuse_lost, render, token_ids, turn_end
+from trimtab.data.fidelity import TAG, is_open, lost_of, tags_of
+from trimtab.data.messages import Reply, is_trained, says_more
+from trimtab.data.template_forms import forms_of
 from trimtab.errors import DataError
-from trimtab.types import Message
+from trimtab.types import Conversation, Message
 
-_GENERATION_TAG = re.compile(r"\{%-?\s*generation\b")
+_MARK = "q7mark7q"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,15 @@ class EncodedPair:
         return len(self.token_ids)
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One assistant turn: the ids that a model is given before it, the ids it must say, and these as text."""
+
+    prompt_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+    text: str
+
+
 def encode_pair(
     tokenizer: Any,
     prompt: Sequence[Message],
@@ -34,25 +45,80 @@ def encode_pair(
 ) -> EncodedPair:
     """Return the ids of a pair and the mask of its assistant turns, each turn's end token included.
 
-    The ids of the prompt with generation prompt must be a prefix of the ids of the whole conversation. Where
-    the template or a merge across the border breaks that, the pair is put together by hand from the prompt's
-    ids, the completion's ids and the turn's end: exactly what an engine would have had to sample. What the
-    template writes after the last turn's end (a newline) is left out. An empty prompt means plain text.
+    An empty prompt means plain text. See :func:`encode_row` for what is trained.
 
     Raises:
         ModelError: the tokenizer has no chat template, or nothing that ends a turn.
-        DataError: the template refuses the messages, or rewrites earlier turns so that no mask is exact.
+        DataError: as encode_row, or the template rewrites earlier turns, so that one sequence cannot hold
+            all.
+    """
+    rows = encode_row(tokenizer, prompt, completion, where=where)
+    if len(rows) > 1:
+        raise DataError(
+            f"The chat template rewrites earlier turns of {where}, so its assistant turns cannot all be "
+            "trained exactly: split it into one row per assistant turn, or change model.chat_template."
+        )
+    return rows[0]
+
+
+def encode_row(
+    tokenizer: Any,
+    prompt: Sequence[Message],
+    completion: str | Sequence[Message],
+    *,
+    where: str = "the pair",
+) -> list[EncodedPair]:
+    """Return what is trained of a row: each assistant turn after exactly the ids that a model would see.
+
+    Those are the ids of the turns before it with the generation prompt. What follows is the template's own
+    text of the turn where that says all that the row says, once; else, for a turn that is text alone, the
+    text itself without what the generation prompt has already opened. Then comes the turn's end. All turns
+    are one sequence where each turn's ids go on from those before, and a sequence of their own from where a
+    template rewrites what came before (reasoning of the past left out, as a rule).
+
+    Raises:
+        ModelError: the tokenizer has no chat template, or nothing that ends a turn.
+        DataError: the template refuses the messages, or what a turn says cannot be trained once and in order.
     """
     if not prompt:
-        return _plain_text(tokenizer, completion, where)
-    turns: Sequence[Message]
-    turns = ({"role": "assistant", "content": completion},) if isinstance(completion, str) else completion
-    messages = [*prompt, *turns]
-    ends = turn_end(tokenizer)
-    if len(turns) > 1 and _GENERATION_TAG.search(str(tokenizer.chat_template)):
-        return _trim(_tagged(tokenizer, messages, len(prompt), ends, where), ends)
-    found = _by_prefixes(tokenizer, messages, len(prompt), ends, where)
-    return found if found is not None else _by_hand(tokenizer, messages, len(prompt), ends, where)
+        return [_plain_text(tokenizer, completion, where)]
+    turns: Sequence[Message] = (
+        ({"role": "assistant", "content": completion},) if isinstance(completion, str) else completion
+    )
+    variables = prompt.variables if isinstance(prompt, Conversation) else {}
+    messages = Conversation([*prompt, *turns], variables)
+    rows: list[EncodedPair] = []
+    ids: tuple[int, ...] = ()
+    mask: list[bool] = []
+    seen = 0
+    for index in range(len(prompt), len(messages)):
+        if messages[index]["role"] != "assistant" or not is_trained(messages[index]):
+            continue
+        turn = _turn(tokenizer, messages, index, where, seen)
+        seen = index + 1  # not lost where the template leaves it out of what follows: it is trained here
+        if ids and turn.prompt_ids[: len(ids)] != ids:
+            rows.append(EncodedPair(ids, tuple(mask)))
+            mask = []
+        mask += [False] * (len(turn.prompt_ids) - len(mask)) + [True] * len(turn.answer_ids)
+        ids = (*turn.prompt_ids, *turn.answer_ids)
+    if not ids:
+        raise DataError(
+            f"{where} has no assistant turn to train (`weight` 0 or `train` false): remove the row."
+        )
+    return [*rows, EncodedPair(ids, tuple(mask))]
+
+
+def reply_text(tokenizer: Any, prompt: Sequence[Message], reply: Reply, *, where: str = "the row") -> str:
+    """Return an answer as the text that a policy would have to write: tool calls as the template has them.
+
+    Raises:
+        DataError: the template does not write what the answer says.
+    """
+    if isinstance(reply, str):
+        return reply
+    variables = prompt.variables if isinstance(prompt, Conversation) else {}
+    messages = Conversation([*prompt, *reply], variables)
+    return _turn(tokenizer, messages, len(prompt), where, 0).text
 
 
 def _plain_text(tokenizer: Any, text: str | Sequence[Message], where: str) -> EncodedPair:
@@ -65,93 +131,102 @@ def _plain_text(tokenizer: Any, text: str | Sequence[Message], where: str) -> En
     return EncodedPair((*begin, *ids, *end), tuple(mask))
 
 
-def _by_prefixes(
-    tokenizer: Any, messages: Sequence[Message], start: int, ends: Sequence[int], where: str
-) -> EncodedPair | None:
-    """Mask by incremental prefixes; None when the ids of a shorter conversation are no prefix."""
-    whole = token_ids(tokenizer, messages, add_generation_prompt=False, where=where)
-    mask = [False] * len(whole)
-    for index in range(start, len(messages)):
-        if messages[index]["role"] != "assistant":
-            continue
-        before = token_ids(tokenizer, messages[:index], add_generation_prompt=True, where=where)
-        after = whole
-        if index + 1 < len(messages):
-            after = token_ids(tokenizer, messages[: index + 1], add_generation_prompt=False, where=where)
-        stop = _last_end(after, len(before), ends)
-        if whole[: len(before)] != before or stop is None or whole[:stop] != after[:stop]:
-            return None
-        mask[len(before) : stop] = [True] * (stop - len(before))
-    return _trim(EncodedPair(whole, tuple(mask)), ends)
-
-
-def _last_end(ids: Sequence[int], begin: int, ends: Sequence[int]) -> int | None:
-    """Return the position after the last turn end at or after ``begin``."""
-    return next((i + 1 for i in range(len(ids) - 1, begin - 1, -1) if ids[i] in ends), None)
-
-
-def _trim(pair: EncodedPair, ends: Sequence[int]) -> EncodedPair:
-    """Leave out what follows the last trained token."""
-    stop = max((i + 1 for i, trained in enumerate(pair.completion_mask) if trained), default=0)
-    return EncodedPair(pair.token_ids[:stop], pair.completion_mask[:stop])
-
-
-def _tagged(
-    tokenizer: Any, messages: Sequence[Message], start: int, ends: Sequence[int], where: str
-) -> EncodedPair:
-    """Take the mask of a template with ``{% generation %}``, mended at the turn's end."""
-    out = tokenizer.apply_chat_template(
-        [dict(message) for message in messages],
-        tokenize=True,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-    )
-    ids = tuple(int(i) for i in out["input_ids"])
-    mask = [bool(m) for m in out["assistant_masks"]]
-    prompt = token_ids(tokenizer, messages[:start], add_generation_prompt=True, where=where)
-    mask[: len(prompt)] = [False] * len(prompt)  # assistant turns of the prompt are context
-    for i in range(len(ids)):
-        follows = i > 0 and mask[i - 1]
-        if follows and ids[i - 1] in ends:
-            mask[i] = False  # the newline after the turn's end
-        elif follows and ids[i] in ends:
-            mask[i] = True  # templates differ on whether the tag encloses the turn's end
-    if not any(mask):
-        raise DataError(f"The chat template's generation tags mark nothing in {where}: mend the template.")
-    return EncodedPair(ids, tuple(mask))
-
-
-def _by_hand(
-    tokenizer: Any, messages: Sequence[Message], start: int, ends: Sequence[int], where: str
-) -> EncodedPair:
-    """Prompt ids, then for each assistant turn its text's ids and the turn's end, and what lies between."""
-    ids: list[int] = list(token_ids(tokenizer, messages[:start], add_generation_prompt=True, where=where))
-    mask = [False] * len(ids)
-    for index in range(start, len(messages)):
-        if messages[index]["role"] != "assistant":
-            continue
-        if index > start:
-            between = _between(tokenizer, messages, start, index, ends, where)
-            ids.extend(between)
-            mask.extend([False] * len(between))
-        start = index
-        content = [int(i) for i in tokenizer.encode(messages[index]["content"], add_special_tokens=False)]
-        ids.extend((*content, *ends))
-        mask.extend([True] * (len(content) + len(ends)))
-    return EncodedPair(tuple(ids), tuple(mask))
-
-
-def _between(
-    tokenizer: Any, messages: Sequence[Message], previous: int, index: int, ends: Sequence[int], where: str
-) -> list[int]:
-    """Return the ids of the turns between two assistant turns, generation prompt included."""
-    head = render(tokenizer, messages[: previous + 1])
-    text = render(tokenizer, messages[:index], add_generation_prompt=True)
-    if not text.startswith(head):
+def _turn(tokenizer: Any, messages: Conversation, index: int, where: str, seen: int) -> _Turn:
+    """The assistant turn at ``index``; the turns from ``seen`` to it are checked for what is left out."""
+    before, message = Conversation(messages[:index], messages.variables), messages[index]
+    through = Conversation(messages[: index + 1], messages.variables)
+    head = render(tokenizer, before, add_generation_prompt=True, where=where)
+    refuse_lost(tokenizer, before, head, where, range(seen, index))
+    prompt_ids = token_ids(tokenizer, before, add_generation_prompt=True, where=where)
+    # What the generation prompt writes after the turns before it: a role, perhaps a block that it opens.
+    opening = _beyond(head, render(tokenizer, before, where=where))
+    ends = turn_end(tokenizer)
+    whole = render(tokenizer, through, where=where)
+    lost = lost_of(message, "", _beyond(whole, head)) or "what the generation prompt begins"
+    if whole.startswith(head):
+        written = whole[len(head) :]
+        end = str(tokenizer.decode(list(ends)))
+        body = written.rpartition(end)[0] if end in written else written
+        lost = lost_of(message, opening, body) or ""
+        if not lost and forms_of(tokenizer).repeats:
+            lost = "its content once only"
+        if not lost:
+            tail = "" if end in written else _tail(tokenizer, before, head)
+            body = body[: len(body) - len(tail)] if tail and body.endswith(tail) else body
+            ids = _rendered_ids(tokenizer, through, prompt_ids, written, ends, where)
+            return _Turn(prompt_ids, ids or (*_ids(tokenizer, body), *ends), body)
+    if says_more(message):
         raise DataError(
-            f"The chat template rewrites earlier turns of {where}, so its assistant turns cannot all be "
-            "trained exactly: split it into one row per assistant turn, or change model.chat_template."
+            f"The chat template does not write {lost} in an assistant turn of {where}, so it would be lost: "
+            "give a template that does with model.chat_template, or put it into `content` as the model is to "
+            "write it."
         )
-    closing = tokenizer.decode(list(ends))
-    tail = head[head.rindex(closing) + len(closing) :] if closing in head else ""
-    return [int(i) for i in tokenizer.encode(tail + text[len(head) :], add_special_tokens=False)]
+    text = _after_opening(str(message["content"]), opening, where)
+    return _Turn(prompt_ids, (*_ids(tokenizer, text), *ends), text)
+
+
+def _rendered_ids(
+    tokenizer: Any,
+    through: Conversation,
+    prompt_ids: tuple[int, ...],
+    written: str,
+    ends: Sequence[int],
+    where: str,
+) -> tuple[int, ...] | None:
+    """The answer's ids as the template's whole text has them, or those of the answer alone where they merge.
+
+    None where the template writes nothing that ends a turn.
+    """
+    whole = token_ids(tokenizer, through, add_generation_prompt=False, where=where)
+    is_prefix = whole[: len(prompt_ids)] == prompt_ids
+    answer = whole[len(prompt_ids) :] if is_prefix else tuple(_ids(tokenizer, written))
+    last = next((i + 1 for i in range(len(answer) - 1, -1, -1) if answer[i] in ends), None)
+    return None if last is None else answer[:last]
+
+
+def _beyond(text: str, start: str) -> str:
+    """What ``text`` has after the longest beginning that it shares with ``start``."""
+    shared = next((i for i, (a, b) in enumerate(zip(text, start, strict=False)) if a != b), len(start))
+    return text[shared:]
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return [int(i) for i in tokenizer.encode(text, add_special_tokens=False)]
+
+
+def _tail(tokenizer: Any, before: Conversation, head: str) -> str:
+    """What the template writes after an answer's words, where no token ends a turn."""
+    probe = Conversation([*before, {"role": "assistant", "content": _MARK}], before.variables)
+    return render(tokenizer, probe)[len(head) :].partition(_MARK)[2]
+
+
+def _after_opening(content: str, opening: str, where: str) -> str:
+    """An answer without what the generation prompt has already written of it.
+
+    Raises:
+        DataError: the prompt opens a reasoning block that the answer does not have, or has closed one and the
+            answer brings its own.
+    """
+    tags = tags_of(opening)
+    if not tags:
+        return content
+    block = opening[opening.index(tags[0]) :]
+    bare = content.lstrip()
+    if is_open(opening):
+        if not bare.startswith(tags[-1]):
+            raise DataError(
+                f"The generation prompt of the chat template opens a reasoning block ({tags[-1]}), which the "
+                f"answer of {where} does not begin with: put its reasoning, or an empty block, before the "
+                "answer, or change model.chat_template."
+            )
+        rest, space = bare[len(tags[-1]) :], block.rpartition(tags[-1])[2]
+        return rest.removeprefix(space)
+    if bare.startswith(block.strip()):
+        return bare[len(block.strip()) :].lstrip()
+    if TAG.search(content):
+        raise DataError(
+            f"The generation prompt of the chat template writes a whole reasoning block ({block.strip()!r}) "
+            f"and the answer of {where} brings its own: leave that one out, or give a template without it "
+            "with model.chat_template (where it has a switch: the column chat_template_kwargs)."
+        )
+    return content

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trimtab.data.columns import Shape, shaped_rows
+from trimtab.data.columns import shaped_rows
+from trimtab.data.mapping import Columns
 from trimtab.data.messages import as_messages, as_prompt, as_reply, as_text
-from trimtab.data.preferences import Preference, is_liked, preferences_of, split_implicit
+from trimtab.data.preferences import Preference, answer_after, is_liked, preferences_of, split_implicit
+from trimtab.data.shapes import Shape
 from trimtab.data.sources import Row
+from trimtab.data.system import past_turns, with_system
 from trimtab.errors import DataError
-from trimtab.types import Message, Prompt
+from trimtab.types import Conversation, Message, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,39 +31,58 @@ class Pair:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_prompts(path: str | Path, *, limit: int | None = None) -> list[Prompt]:
-    """Return the prompts of a data set; the id is the column ``id`` or the row's number, from 0.
+def load_prompts(
+    path: str | Path, *, columns: Columns | None = None, limit: int | None = None
+) -> list[Prompt]:
+    """Return the prompts of a data set; the id is the column ``id``, or the row's number from 0.
 
-    Every other column is kept in ``Prompt.columns`` for the rewards. A prompt given as a string becomes
+    An id that several rows share gets the row's number behind it: two prompts are one only if they are one
+    row. Every other column is kept in ``Prompt.columns`` for the rewards. A prompt given as a string becomes
     one user message; ``Prompt.is_conversational`` tells it from one that was given as messages.
+
+    Args:
+        path: a file, a directory or a hub name; see :func:`trimtab.data.read_rows`.
+        columns: names and the paths of what they hold, as ``{"answer": "reward_model.ground_truth"}``.
+        limit: read only so many rows.
 
     Raises:
         DataError: the data set cannot be read or does not hold prompts; names the row and the fix.
     """
-    shape, rows = shaped_rows(path, "prompts", limit)
+    shape, rows = shaped_rows(path, "prompts", limit, columns)
+    ids = unique_ids(rows)
     prompts = []
-    for number, row in enumerate(rows):
+    for row, name in zip(rows, ids, strict=True):
         messages, used = _prompt_of(shape, row)
-        columns = {name: value for name, value in row.values.items() if name not in used}
         given = "chosen" if shape.name == "implicit preference" else used[0]
+        kept = {column: value for column, value in row.values.items() if column not in used}
+        if messages.variables.get("tools"):
+            kept["tools"] = messages.variables["tools"]
         prompts.append(
             Prompt(
-                id=str(row.values.get("id", number)),
+                id=name,
                 messages=messages,
-                columns=columns,
+                columns=kept,
                 is_conversational=not isinstance(row.values[given], str),
             )
         )
     return prompts
 
 
-def load_pairs(path: str | Path, *, limit: int | None = None) -> list[Pair]:
+def unique_ids(rows: Sequence[Row]) -> list[str]:
+    """Return an id for each row: its column ``id``, with the row's number where several rows share it."""
+    named = [row.values.get("id") for row in rows]
+    ids = [str(number if name is None else name) for number, name in enumerate(named)]
+    counts = Counter(ids)
+    return [name if counts[name] == 1 else f"{name} (row {number})" for number, name in enumerate(ids)]
+
+
+def load_pairs(path: str | Path, *, columns: Columns | None = None, limit: int | None = None) -> list[Pair]:
     """Return the SFT pairs of a data set; of unpaired preferences, those with a true label.
 
     Raises:
         DataError: the data set cannot be read or does not hold pairs; names the row and the fix.
     """
-    shape, rows = shaped_rows(path, "pairs", limit)
+    shape, rows = shaped_rows(path, "pairs", limit, columns)
     if shape.name == "unpaired preference":
         rows = [row for row in rows if is_liked(row)]
         if not rows:
@@ -67,37 +90,44 @@ def load_pairs(path: str | Path, *, limit: int | None = None) -> list[Pair]:
     return [_pair_of(shape, row) for row in rows]
 
 
-def load_preferences(path: str | Path, *, limit: int | None = None) -> list[Preference]:
+def load_preferences(
+    path: str | Path, *, columns: Columns | None = None, limit: int | None = None
+) -> list[Preference]:
     """Return the preference pairs of a data set, each with one chosen and one rejected answer.
 
     Raises:
         DataError: the data set cannot be read or does not hold preferences; names the row and the fix.
     """
-    shape, rows = shaped_rows(path, "preferences", limit)
+    shape, rows = shaped_rows(path, "preferences", limit, columns)
     return preferences_of(shape, rows, str(path))
 
 
-def _prompt_of(shape: Shape, row: Row) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+def _prompt_of(shape: Shape, row: Row) -> tuple[Conversation, tuple[str, ...]]:
     """Return the prompt of a row and the names of the columns it was made of."""
-    values = row.values
     if shape.name == "implicit preference":
         return split_implicit(row).prompt, ()
-    if shape.name == "Alpaca":
-        return _alpaca_prompt(row), ("instruction", "input")
-    if shape.name == "messages":
-        messages = as_messages(values["messages"], row.where, "messages")
+    if shape.name in ("Alpaca", "Dolly"):
+        return with_system(_instruction(row), row), ("instruction", "input")
+    if shape.name in ("messages", "ShareGPT"):
+        name = shape.column("messages")
+        messages = as_messages(row.values[name], row.where, name)
         last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=len(messages))
         prompt = messages if messages[-1]["role"] != "assistant" else messages[:last]
-        return as_prompt(prompt, row.where, "messages"), ("messages",)
-    return as_prompt(values["prompt"], row.where), ("prompt",)
+        return with_system(as_prompt(prompt, row.where, name), row), (name,)
+    name = shape.column("prompt")
+    return with_system(as_prompt(row.values[name], row.where, name), row), (name,)
 
 
-def _alpaca_prompt(row: Row) -> tuple[Message, ...]:
+def _instruction(row: Row) -> list[Message]:
+    """Alpaca's instruction with its input (Dolly's context), after the turns of the column ``history``."""
     text = as_text(row.values["instruction"], row.where, "instruction")
-    extra = row.values.get("input")
-    if extra:
-        text = f"{text}\n\n{as_text(extra, row.where, 'input')}"
-    return ({"role": "user", "content": text},)
+    for name in ("input", "context"):
+        extra = row.values.get(name)
+        if isinstance(extra, str) and extra.strip():
+            text = f"{text}\n\n{as_text(extra, row.where, name)}"
+        elif extra not in (None, "") and not isinstance(extra, str) and extra == extra:
+            raise DataError(f"{row.where}: '{name}' is a {type(extra).__name__}, but must be text or null.")
+    return [*past_turns(row), {"role": "user", "content": text}]
 
 
 def _pair_of(shape: Shape, row: Row) -> Pair:
@@ -105,24 +135,41 @@ def _pair_of(shape: Shape, row: Row) -> Pair:
     columns = {name: value for name, value in values.items() if name not in shape.columns}
     if shape.name == "language modelling":
         return Pair((), as_text(values["text"], where, "text"), columns)
-    if shape.name == "Alpaca":
-        return Pair(_alpaca_prompt(row), as_text(values["output"], where, "output"), columns)
-    if shape.name == "messages":
-        messages = as_messages(values["messages"], where, "messages")
-        first = next((i for i, m in enumerate(messages) if m["role"] == "assistant"), 0)
-        if first == 0:
+    if "messages" in shape.columns or shape.name == "ShareGPT":
+        return _dialogue_of(shape, row, columns)
+    name = shape.column("completion")
+    if shape.name in ("Alpaca", "Dolly"):
+        prompt = with_system(_instruction(row), row)
+        return Pair(prompt, as_reply(values[name], where, name), columns)
+    asked = as_prompt(values[shape.column("prompt")], where, shape.column("prompt"))
+    context, completion = _completion(asked, values[name], where, name)
+    return Pair(with_system(context, row), completion, columns)
+
+
+def _dialogue_of(shape: Shape, row: Row, columns: Mapping[str, Any]) -> Pair:
+    name, where = shape.column("messages"), row.where
+    messages = as_messages(row.values[name], where, name)
+    first = next((i for i, m in enumerate(messages) if m["role"] == "assistant"), 0)
+    if first == 0:
+        raise DataError(f"{where}: '{name}' needs a user turn and then an assistant turn; mend this row.")
+    if shape.name == "UltraChat":
+        asked = as_prompt(row.values["prompt"], where)[-1]["content"].strip()
+        if all(asked != str(message["content"]).strip() for message in messages):
             raise DataError(
-                f"{where}: 'messages' needs a user turn and then an assistant turn; mend this row."
+                f"{where}: 'prompt' is not among the turns of 'messages', so one would be lost; write "
+                'columns = { prompt = "" } to train the messages, or { messages = "" } to leave them out.'
             )
-        return Pair(messages[:first], messages[first:], columns)
-    return Pair(as_prompt(values["prompt"], where), _completion(row), columns)
+    return Pair(with_system(messages[:first], row), messages[first:], columns)
 
 
-def _completion(row: Row) -> str | tuple[Message, ...]:
-    value = row.values["completion"]
-    if value is None or isinstance(value, str):
-        return as_text(value, row.where, "completion")
-    messages = as_messages(value, row.where, "completion")
+def _completion(
+    prompt: Conversation, value: Any, where: str, name: str
+) -> tuple[Conversation, str | tuple[Message, ...]]:
+    if value is None or isinstance(value, (str, float)):
+        return prompt, as_text(value, where, name)
+    messages = as_messages([value] if isinstance(value, Mapping) else value, where, name)
     if messages[0]["role"] != "assistant":
-        raise DataError(f"{row.where}: 'completion' must begin with an assistant turn; mend this row.")
-    return as_reply(value, row.where, "completion") if len(messages) == 1 else messages
+        if len(messages) > 1 and messages[-1]["role"] == "assistant":
+            return answer_after(prompt, value, where, name)
+        raise DataError(f"{where}: '{name}' must begin with an assistant turn; mend this row.")
+    return prompt, as_reply(value, where, name) if len(messages) == 1 else messages

@@ -1,19 +1,29 @@
-"""Read rows from JSONL, JSON, Parquet, a directory of them, or a hub name; say where each came from."""
+"""Read rows from JSON lines, JSON, Parquet, CSV, a directory of them, or a hub name, with their places."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from trimtab.data.arrow_values import plain, read_parquet
+from trimtab.data.text_files import COMPRESSED, kind_of, read_csv, read_json, read_json_lines
 from trimtab.errors import DataError
 
-SUFFIXES = (".jsonl", ".json", ".parquet")
+_Reader = Callable[[Path], Iterator[tuple[str, Any]]]
+_READERS: dict[str, _Reader] = {
+    ".jsonl": read_json_lines,
+    ".json": read_json,
+    ".parquet": read_parquet,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".ndjson": read_json_lines,
+}
+SUFFIXES = tuple(_READERS)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.+\[\]:%-]+)?")
 
 
@@ -31,8 +41,9 @@ class Row:
 def read_rows(path: str | Path, *, limit: int | None = None) -> list[Row]:
     """Return the rows of a data set, in order, at most ``limit`` of them.
 
-    ``path`` is a .jsonl, .json or .parquet file, a directory of such files (read in the order of their
-    names), or a hub data set ``org/name`` or ``org/name:split`` (package `datasets`, split ``train``).
+    ``path`` is a file with one of ``SUFFIXES`` (text also compressed: ``rows.jsonl.gz``), a directory of such
+    files (read in the order of their names), or a hub data set ``org/name`` or ``org/name:split`` (package
+    `datasets`, split ``train``).
 
     Raises:
         DataError: the file is missing, empty, unreadable, or a row is not an object or a string.
@@ -42,7 +53,7 @@ def read_rows(path: str | Path, *, limit: int | None = None) -> list[Row]:
         rows = _directory(source)
     elif source.is_file():
         rows = _file(source)
-    elif source.suffix not in SUFFIXES and _HUB_NAME.fullmatch(str(path)) and not source.parent.is_dir():
+    elif _reader_of(source) is None and _HUB_NAME.fullmatch(str(path)) and not source.parent.is_dir():
         rows = _hub(str(path))
     else:
         beside = [str(file) for file in source.parent.iterdir()] if source.parent.is_dir() else []
@@ -59,62 +70,33 @@ def read_rows(path: str | Path, *, limit: int | None = None) -> list[Row]:
 
 
 def _directory(source: Path) -> Iterator[Row]:
-    files = sorted(file for file in source.iterdir() if file.suffix in SUFFIXES)
+    files = sorted(file for file in source.iterdir() if _reader_of(file) is not None and file.is_file())
     if not files:
         raise DataError(f"The directory {source} holds no {', '.join(SUFFIXES)} file: name a file instead.")
     for file in files:
         yield from _file(file)
 
 
+def _reader_of(source: Path) -> _Reader | None:
+    """What reads a file of this name; None where nothing does."""
+    suffix = source.with_suffix("").suffix if source.suffix in COMPRESSED else source.suffix
+    if suffix == ".parquet" and suffix != source.suffix:
+        return None  # Parquet is compressed inside
+    return _READERS.get(suffix)
+
+
 def _file(source: Path) -> Iterator[Row]:
-    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
-    reader = readers.get(source.suffix)
+    reader = _reader_of(source)
     if reader is None:
         raise DataError(
-            f"{source} has the ending '{source.suffix}', which is not read: "
-            f"convert it to one of {', '.join(SUFFIXES)}."
+            f"{source} has the ending '{source.suffix}', which is not read: convert it to one of "
+            f"{', '.join(SUFFIXES)} (text also as {', '.join(COMPRESSED)})."
         )
     try:
-        yield from reader(source)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{source} is not UTF-8 text (byte {error.start}): save it as UTF-8 and try again."
-        ) from None
+        for where, item in reader(source):
+            yield _row(where, item)
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror or error}; check the file.") from None
-
-
-def _jsonl(source: Path) -> Iterator[Row]:
-    with source.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                where = f"{source}:{number}"
-                yield _row(where, _parse(where, line, "write one JSON object per line"))
-
-
-def _json(source: Path) -> Iterator[Row]:
-    text = source.read_text(encoding="utf-8-sig")
-    if not text.strip():
-        return
-    items = _parse(str(source), text, "use .jsonl if each line is an object of its own")
-    if not isinstance(items, list):
-        raise DataError(
-            f"{source} must hold a JSON list of strings or of objects, not {_kind(items)}: put it into [ ]."
-        )
-    for number, item in enumerate(items, start=1):
-        yield _row(f"{source} item {number}", item)
-
-
-def _parse(where: str, text: str, fix: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = f"line {error.lineno}, " if error.lineno > 1 else ""
-        raise DataError(
-            f"{where}: not valid JSON ({error.msg} at {line}column {error.colno}); {fix}."
-        ) from None
-    except (RecursionError, ValueError) as error:  # nested too deeply; an integer of thousands of digits
-        raise DataError(f"{where}: not readable as JSON ({type(error).__name__}); mend this row.") from None
 
 
 def _row(where: str, item: Any) -> Row:
@@ -122,29 +104,8 @@ def _row(where: str, item: Any) -> Row:
         return Row(where, {"prompt": item})
     if isinstance(item, dict) and item:
         return Row(where, item)
-    shown = "an empty object" if item == {} else _kind(item)
+    shown = "an empty object" if item == {} else kind_of(item)
     raise DataError(f"{where}: a row must be a string or an object with columns, not {shown}; mend this row.")
-
-
-def _kind(item: Any) -> str:
-    names = {dict: "an object", list: "a list", bool: "a boolean", str: "a string", type(None): "null"}
-    return names.get(type(item), "a number")
-
-
-def _parquet(source: Path) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(source) as file:
-            for batch in file.iter_batches():
-                for item in batch.to_pylist():
-                    number += 1
-                    yield _row(f"{source} row {number}", item)
-    except pyarrow.ArrowException as error:
-        first = str(error).splitlines()[0].rstrip(". ")
-        raise DataError(f"{source} is not a readable Parquet file ({first}): write it again.") from None
 
 
 def _hub(name: str) -> Iterator[Row]:
@@ -165,4 +126,4 @@ def _hub(name: str) -> Iterator[Row]:
             "correct the path, or check the name, the split and the network."
         ) from None
     for number, item in enumerate(table, start=1):
-        yield _row(f"{name} row {number}", item)
+        yield _row(f"{name} row {number}", {column: plain(value) for column, value in item.items()})

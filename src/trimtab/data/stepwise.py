@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.data.columns import shaped_rows
+from trimtab.data.mapping import Columns
 from trimtab.data.messages import as_prompt, as_text
 from trimtab.data.sources import Row
+from trimtab.data.system import with_system
 from trimtab.errors import DataError
 from trimtab.types import Message
 
@@ -32,7 +34,9 @@ class Stepwise:
         return next((number for number, label in enumerate(self.labels) if label < 0.5), None)
 
 
-def load_stepwise(path: str | Path, *, limit: int | None = None) -> list[Stepwise]:
+def load_stepwise(
+    path: str | Path, *, columns: Columns | None = None, limit: int | None = None
+) -> list[Stepwise]:
     """Return the solutions of a data set with the columns ``prompt``, ``completions`` and ``labels``.
 
     ``completions`` is a list of steps, ``labels`` a list of as many booleans or numbers from 0 to 1.
@@ -40,7 +44,7 @@ def load_stepwise(path: str | Path, *, limit: int | None = None) -> list[Stepwis
     Raises:
         DataError: the data set cannot be read, or a row is not usable; names the row and the fix.
     """
-    _, rows = shaped_rows(path, "steps", limit)
+    _, rows = shaped_rows(path, "steps", limit, columns)
     return [stepwise_of(row) for row in rows]
 
 
@@ -55,7 +59,7 @@ def stepwise_of(row: Row) -> Stepwise:
             "give one label per step."
         )
     return Stepwise(
-        prompt=as_prompt(values["prompt"], where),
+        prompt=with_system(as_prompt(values["prompt"], where), row),
         steps=tuple(as_text(step, where, f"completions[{n}]") for n, step in enumerate(steps)),
         labels=tuple(_label(label, f"{where}: 'labels[{n}]'") for n, label in enumerate(labels)),
         columns={name: value for name, value in values.items() if name not in _COLUMNS},

@@ -26,7 +26,7 @@ from trimtab.evals.suite import evaluate_policy
 from trimtab.models.load import save_model
 from trimtab.monitor import Guard, Measure
 from trimtab.pipeline.leaks import refuse_leaks
-from trimtab.pipeline.sources import hidden_source, policy_start, prompts_for
+from trimtab.pipeline.sources import held_out_prompts, hidden_source, policy_start, train_prompts
 from trimtab.pipeline.training import check_batches, load_system
 from trimtab.rewards.base import Reward, call_reward
 from trimtab.runs import RunWriter, TerminalView
@@ -143,7 +143,7 @@ def run_arm(recipe: Recipe, arm: Arm | None) -> ArmResult:
     """
     rl = recipe.rl
     assert rl is not None
-    hidden, prompts = control_prompts(recipe), prompts_for(rl.data, "train", recipe.seed)
+    hidden, prompts = control_prompts(recipe), train_prompts(recipe)
     check_batches(rl, len(prompts))
     refuse_leaks(recipe, ("rl",))
     if recipe.threads:
@@ -191,7 +191,8 @@ def measure_existing(recipe: Recipe) -> ArmResult:
 def control_prompts(recipe: Recipe) -> list[Prompt]:
     """The hidden prompts on which arms are compared: as many as the evaluation uses."""
     count = recipe.eval.num_prompts if recipe.eval else 128
-    return prompts_for(hidden_source(recipe), "hidden", recipe.seed)[:count]
+    hidden_source(recipe)  # says where neither key names any
+    return held_out_prompts(recipe, "eval.data")[:count]
 
 
 def hidden_rewards(

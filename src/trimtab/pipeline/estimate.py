@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from trimtab.config import Recipe, Stage
-from trimtab.data import encode_pair, encode_prompt, load_pairs, load_preferences
+from trimtab.data import encode_pair, encode_prompt, encode_row, load_pairs, load_preferences
 from trimtab.models.roofline import Workload
 from trimtab.pipeline.sources import prompts_for, solutions_for
 from trimtab.pipeline.speed import Speeds
@@ -61,9 +61,11 @@ def estimate_stage(recipe: Recipe, stage: Stage, speeds: Speeds, tokenizer: Any)
 def sft_seconds(recipe: Recipe, speeds: Speeds, tokenizer: Any) -> float:
     """Seconds of one SFT step."""
     assert recipe.sft is not None
-    rows = load_pairs(recipe.sft.data)[:SAMPLED_ROWS]
+    rows = load_pairs(recipe.sft.data, columns=recipe.sft.columns)[:SAMPLED_ROWS]
     length = fmean(
-        min(len(encode_pair(tokenizer, r.prompt, r.completion)), recipe.sft.max_length) for r in rows
+        min(len(pair), recipe.sft.max_length)
+        for r in rows
+        for pair in encode_row(tokenizer, r.prompt, r.completion)
     )
     return recipe.sft.batch_size * length / speeds.train + speeds.optimizer_seconds
 
@@ -74,7 +76,7 @@ def reward_model_seconds(recipe: Recipe, speeds: Speeds, tokenizer: Any) -> floa
     assert config is not None
     lengths = [
         min(len(encode_pair(tokenizer, row.prompt, side)), config.max_length)
-        for row in load_preferences(config.data)[:SAMPLED_ROWS]
+        for row in load_preferences(config.data, columns=config.columns)[:SAMPLED_ROWS]
         for side in (row.chosen, row.rejected)
     ]
     return 2 * config.batch_size * fmean(lengths) / speeds.train + speeds.optimizer_seconds
@@ -95,7 +97,7 @@ def rl_seconds(recipe: Recipe, speeds: Speeds, tokenizer: Any) -> float:
     """Seconds of one RL step: sampling, reference, as many passes of learning as the recipe makes."""
     rl = recipe.rl
     assert rl is not None
-    prompts = prompts_for(rl.data, "train", recipe.seed, SAMPLED_ROWS)[:SAMPLED_ROWS]
+    prompts = prompts_for(rl.data, "train", recipe.seed, SAMPLED_ROWS, rl.columns)[:SAMPLED_ROWS]
     work = Workload(rl.num_prompts, rl.num_generations, prompt_length(prompts, tokenizer), rl.max_new_tokens)
     has_critic = rl.algorithm == "ppo" and rl.ppo.critic == "separate"
     learners = 1 + has_critic

@@ -17,11 +17,12 @@ from trimtab.functional import masked_mean
 from trimtab.models.load import load_causal_lm, load_tokenizer
 from trimtab.pipeline.leaks import refuse_leaks
 from trimtab.pipeline.sources import (
+    held_out_prompts,
     hidden_source,
     policy_start,
     process_reward_path,
-    prompts_for,
     reward_model_path,
+    train_prompts,
 )
 from trimtab.rewards.base import Reward, call_reward, why_silent
 from trimtab.rewards.combine import CombinedReward
@@ -31,7 +32,7 @@ from trimtab.rollout.engine import SamplingParams, build_engine
 from trimtab.trainers.batching import make_batch
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Stage
-from trimtab.types import Prompt, RewardResult, RolloutGroup, Sample
+from trimtab.types import Prompt, RewardResult, RolloutGroup
 
 NUM_SAMPLES = 8  # pairs of answers kept for the report
 MOST = 0.5  # share of answers without a score from which a mean over the others proves nothing
@@ -96,9 +97,9 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
 
 def evaluation_prompts(recipe: Recipe, rl: RLConfig, config: EvalConfig) -> dict[str, list[Prompt]]:
     """The hidden prompts, and as many training prompts; refuses hidden prompts that were trained on."""
-    source = hidden_source(recipe)
-    hidden = prompts_for(source, "hidden", recipe.seed)[: config.num_prompts]
-    train = prompts_for(rl.data, "train", recipe.seed)
+    hidden_source(recipe)  # says where neither key names any
+    hidden = held_out_prompts(recipe, "eval.data")[: config.num_prompts]
+    train = train_prompts(recipe)
     refuse_leaks(recipe)
     return {"hidden": hidden, "train": train[: config.num_prompts]}
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from trimtab.config import Recipe
 from trimtab.config.recipe import STAGES, Stage
 from trimtab.data import find_equal, find_overlap, load_pairs, load_preferences, refuse_overlap
 from trimtab.data.overlap import Overlap, text_of
 from trimtab.data.rows import Pair
-from trimtab.pipeline.sources import TASK, prompts_for, solutions_for
+from trimtab.pipeline.sources import TASK, held_out_prompts, solutions_for, train_prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +76,20 @@ def load_texts(recipe: Recipe, key: str) -> TextSet:
     """
     source = _source(recipe, key)
     if key == "sft.data":
-        texts = [_pair_text(pair) for pair in load_pairs(source)]
+        assert recipe.sft is not None
+        texts = [_pair_text(pair) for pair in load_pairs(source, columns=recipe.sft.columns)]
     elif key == "reward_model.data":
-        texts = [text_of(pair.prompt) for pair in load_preferences(source)]
+        assert recipe.reward_model is not None
+        texts = [
+            text_of(pair.prompt) for pair in load_preferences(source, columns=recipe.reward_model.columns)
+        ]
     elif key == "process_reward.data":
         assert recipe.process_reward is not None
         texts = [text_of(row.prompt) for row in solutions_for(recipe.process_reward, recipe.seed)]
+    elif key in _HELD_OUT:
+        texts = [text_of(prompt.messages) for prompt in held_out_prompts(recipe, key)]
     else:
-        is_hidden = key in _HELD_OUT
-        prompts = prompts_for(source, "hidden" if is_hidden else "train", recipe.seed)
-        texts = [text_of(prompt.messages) for prompt in prompts]
+        texts = [text_of(prompt.messages) for prompt in train_prompts(recipe)]
     return TextSet(key, source, tuple(texts))
 
 
@@ -94,7 +99,7 @@ _TRAINED: dict[Stage, str] = {
     "process_reward": "process_reward.data",
     "rl": "rl.data",
 }
-_HELD_OUT = ("rl.hidden_data", "eval.data")
+_HELD_OUT: tuple[Literal["rl.hidden_data", "eval.data"], ...] = ("rl.hidden_data", "eval.data")
 
 
 def _source(recipe: Recipe, key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,20 +18,42 @@ NUM_TRAIN, NUM_HIDDEN = 4096, 512  # prompts drawn from a procedural task
 
 
 def prompts_for(
-    source: str, split: Literal["train", "hidden"], seed: int, limit: int | None = None
+    source: str,
+    split: Literal["train", "hidden"],
+    seed: int,
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> list[Prompt]:
-    """Prompts of a file, a hub data set, or `task:NAME`; at most ``limit`` of them."""
+    """Prompts of a file, a hub data set (``columns`` renames theirs), or `task:NAME`; at most ``limit``."""
     if source.startswith(TASK):
         count = limit or (NUM_TRAIN if split == "train" else NUM_HIDDEN)
         return load_task_prompts(source.removeprefix(TASK), split, count, seed)
-    return load_prompts(source, limit=limit)
+    return load_prompts(source, columns=columns, limit=limit)
+
+
+def train_prompts(recipe: Recipe) -> list[Prompt]:
+    """The prompts of `rl.data`."""
+    rl = recipe.rl
+    assert rl is not None
+    return prompts_for(rl.data, "train", recipe.seed, columns=rl.columns)
+
+
+def held_out_prompts(recipe: Recipe, key: Literal["rl.hidden_data", "eval.data"]) -> list[Prompt]:
+    """The prompts of one of the two keys that name prompts never trained on; none where it names none."""
+    rl = recipe.rl
+    columns = (rl.columns if rl.hidden_columns is None else rl.hidden_columns) if rl else None
+    source = rl.hidden_data if rl else None
+    if key == "eval.data" and recipe.eval is not None:
+        source = recipe.eval.data or source
+        columns = columns if recipe.eval.columns is None else recipe.eval.columns
+    return prompts_for(source, "hidden", recipe.seed, columns=columns) if source else []
 
 
 def solutions_for(config: ProcessRewardConfig, seed: int) -> list[Stepwise]:
     """Labelled solutions of `process_reward.data`: a file, a hub data set, or drawn from a task."""
     if config.data.startswith(TASK):
         return load_task_solutions(config.data.removeprefix(TASK), "train", config.rows, seed)
-    return load_stepwise(config.data)
+    return load_stepwise(config.data, columns=config.columns)
 
 
 def sft_model(recipe: Recipe) -> str:

@@ -23,12 +23,14 @@ from trimtab.pipeline.hidden import hidden_evaluation, pass_threshold_of
 from trimtab.pipeline.leaks import refuse_leaks
 from trimtab.pipeline.sources import (
     TASK,
+    held_out_prompts,
     policy_start,
     process_reward_path,
     prompts_for,
     reward_model_path,
     sft_model,
     solutions_for,
+    train_prompts,
 )
 from trimtab.rewards.gold import refuse_bad_gold
 from trimtab.rewards.process_reward import CARD
@@ -47,10 +49,12 @@ def num_steps(recipe: Recipe, name: str) -> int:
     """How many steps a training stage takes, for the progress bar."""
     if name == "sft" and recipe.sft:
         sft = recipe.sft
-        return sft.steps or total_steps(len(load_pairs(sft.data)), sft.batch_size, sft.epochs, None)
+        return sft.steps or total_steps(
+            len(load_pairs(sft.data, columns=sft.columns)), sft.batch_size, sft.epochs, None
+        )
     if name == "reward_model" and recipe.reward_model:
         rm = recipe.reward_model
-        rows = len(load_preferences(rm.data)) if rm.steps is None else 0
+        rows = len(load_preferences(rm.data, columns=rm.columns)) if rm.steps is None else 0
         return total_steps(round(rows * (1 - rm.held_out)), rm.batch_size, rm.epochs, rm.steps)
     if name == "process_reward" and recipe.process_reward:
         prm = recipe.process_reward
@@ -58,7 +62,7 @@ def num_steps(recipe: Recipe, name: str) -> int:
         return total_steps(round(rows * (1 - prm.held_out)), prm.batch_size, prm.epochs, prm.steps)
     if name == "rl" and recipe.rl:
         rl = recipe.rl
-        count = len(prompts_for(rl.data, "train", recipe.seed)) if rl.steps is None else 0
+        count = len(train_prompts(recipe)) if rl.steps is None else 0
         return total_steps(count, rl.num_prompts, rl.epochs, rl.steps)
     return 0
 
@@ -130,8 +134,8 @@ def run_rl(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     """Improve the policy by GRPO or PPO and save it in `paths.policy`."""
     rl = recipe.rl
     assert rl is not None
-    prompts = prompts_for(rl.data, "train", recipe.seed)
-    hidden = prompts_for(rl.hidden_data, "hidden", recipe.seed) if rl.hidden_data else []
+    prompts = train_prompts(recipe)
+    hidden = held_out_prompts(recipe, "rl.hidden_data")
     check_batches(rl, len(prompts))
     refuse_leaks(recipe, ("rl",))
     system = load_system(recipe)

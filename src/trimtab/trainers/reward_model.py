@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.config import RewardModelConfig
-from trimtab.data import Preference, PromptStream, load_preferences
+from trimtab.data import Preference, PromptStream, load_preferences, reply_text
 from trimtab.errors import DataError
 from trimtab.functional import bradley_terry_loss, expected_calibration_error
 from trimtab.models.forward import sequence_scores
@@ -63,7 +63,7 @@ def train_reward_model(
         DataError: fewer than two pairs, or only identical sides.
         DivergedError: the guard stopped the run.
     """
-    train, held_out = split_preferences(load_preferences(config.data), config, seed)
+    train, held_out = split_preferences(load_preferences(config.data, columns=config.columns), config, seed)
     encoded = [encode_preference(tokenizer, row, config.max_length) for row in train]
     stream = PromptStream(encoded, derive_seed(seed, "reward_model"))
     steps = total_steps(len(encoded), config.batch_size, config.epochs, config.steps)
@@ -111,8 +111,12 @@ def split_preferences(
 def encode_preference(tokenizer: Any, row: Preference, max_length: int) -> EncodedPreference:
     """Both sides through the chat template, cut from the left of the prompt."""
     return EncodedPreference(
-        chosen=tuple(encode_for_reward(tokenizer, row.prompt, row.chosen, max_length)),
-        rejected=tuple(encode_for_reward(tokenizer, row.prompt, row.rejected, max_length)),
+        *(
+            tuple(
+                encode_for_reward(tokenizer, row.prompt, reply_text(tokenizer, row.prompt, side), max_length)
+            )
+            for side in (row.chosen, row.rejected)
+        )
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trimtab.config import SFTConfig
-from trimtab.data import EncodedPair, PromptStream, encode_pair, load_pairs
+from trimtab.data import EncodedPair, PromptStream, encode_row, load_pairs
 from trimtab.distributed.worker import LocalLearner
 from trimtab.errors import DataError
 from trimtab.models.optim import learning_rate_at
@@ -74,11 +74,17 @@ def train_sft(config: SFTConfig, learner: LocalLearner, tokenizer: Any, stage: S
 
 def encode_pairs(config: SFTConfig, tokenizer: Any, stage: Stage) -> list[EncodedPair]:
     """Encode the rows of ``config.data``; rows over ``config.max_length`` are left out and said."""
-    rows = load_pairs(config.data)
+    rows = load_pairs(config.data, columns=config.columns)
     encoded = [
-        encode_pair(tokenizer, row.prompt, row.completion, where=f"{config.data}, row {number}")
+        pair
         for number, row in enumerate(rows)
+        for pair in encode_row(tokenizer, row.prompt, row.completion, where=f"{config.data}, row {number}")
     ]
+    if len(encoded) > len(rows):
+        stage.view.note(
+            f"{len(rows)} rows are {len(encoded)} sequences: the chat template rewrites earlier turns, so "
+            "each assistant turn is trained after what a model would see before it"
+        )
     kept = [pair for pair in encoded if len(pair) <= config.max_length]
     if not kept:
         shortest = min(len(pair) for pair in encoded)

@@ -11,11 +11,12 @@ from trimtab.config import Recipe
 from trimtab.data import (
     Pair,
     Preference,
-    encode_pair,
     encode_prompt,
+    encode_row,
     load_pairs,
     load_preferences,
 )
+from trimtab.data.messages import Reply
 from trimtab.data.overlap import describe_overlap
 from trimtab.errors import TrimtabError
 from trimtab.pipeline.sources import solutions_for
@@ -32,7 +33,7 @@ def check_pairs(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
     """The SFT pairs: loadable, no duplicates, rows over the limit counted. ``tokenizer`` may be None."""
     assert recipe.sft is not None
     path, limit = recipe.sft.data, recipe.sft.max_length
-    pairs = load_pairs(path)
+    pairs = load_pairs(path, columns=recipe.sft.columns)
     yield CheckLine("pass", "sft.data", f"{path}: {len(pairs)} pairs")
     yield from _duplicates("sft.data", [f"{_key(pair.prompt)}\0{pair.completion}" for pair in pairs])
     if tokenizer is not None:
@@ -44,7 +45,7 @@ def check_preferences(recipe: Recipe) -> Iterator[CheckLine]:
     """The preference pairs: loadable, sides differ, and length alone does not predict the better one."""
     assert recipe.reward_model is not None
     path = recipe.reward_model.data
-    pairs = load_preferences(path)
+    pairs = load_preferences(path, columns=recipe.reward_model.columns)
     yield CheckLine("pass", "reward_model.data", f"{path}: {len(pairs)} preference pairs")
     keys = [f"{_key(pair.prompt)}\0{pair.chosen}\0{pair.rejected}" for pair in pairs]
     yield from _duplicates("reward_model.data", keys)
@@ -86,7 +87,8 @@ def check_solutions(recipe: Recipe) -> Iterator[CheckLine]:
 
 def length_bias(pairs: Sequence[Preference]) -> float:
     """Return the share of pairs of unequal length whose longer side is the chosen one; 0.5 when none is."""
-    decided = [len(p.chosen) > len(p.rejected) for p in pairs if len(p.chosen) != len(p.rejected)]
+    lengths = [(len(_shown(pair.chosen)), len(_shown(pair.rejected))) for pair in pairs]
+    decided = [chosen > rejected for chosen, rejected in lengths if chosen != rejected]
     return sum(decided) / len(decided) if decided else 0.5
 
 
@@ -150,8 +152,12 @@ def _lengths(name: str, lengths: Sequence[int], limit: int, key: str, effect: st
 
 
 def _pair_length(tokenizer: Any, pair: Pair, where: str) -> int:
-    return len(encode_pair(tokenizer, pair.prompt, pair.completion, where=where))
+    return max(map(len, encode_row(tokenizer, pair.prompt, pair.completion, where=where)))
+
+
+def _shown(reply: Reply) -> str:
+    return reply if isinstance(reply, str) else repr(reply)
 
 
 def _key(messages: Sequence[Message]) -> str:
-    return "\0".join(f"{message['role']}:{message['content']}" for message in messages)
+    return repr([sorted(message.items()) for message in messages])

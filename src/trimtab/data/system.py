@@ -1,0 +1,51 @@
+"""The system turn and the past of a dialogue where a row has them in columns of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtab.data.columns import variables_of
+from trimtab.data.messages import as_text
+from trimtab.data.sources import Row
+from trimtab.errors import DataError
+from trimtab.types import Conversation, Message
+
+_COLUMNS = ("system", "system_prompt")
+
+
+def with_system(messages: Sequence[Message], row: Row) -> Conversation:
+    """Return the turns with the text of the column ``system`` (or ``system_prompt``) as their first.
+
+    The row's ``tools`` and other variables of its chat template go with them.
+
+    Raises:
+        DataError: the turns have another system turn already.
+    """
+    given = next((row.values[name] for name in _COLUMNS if isinstance(row.values.get(name), str)), "")
+    turns = list(messages)
+    if given.strip():
+        first = turns[0]
+        if first["role"] not in ("system", "developer"):
+            turns.insert(0, {"role": "system", "content": as_text(given, row.where, "system")})
+        elif str(first["content"]).strip() != given.strip():
+            raise DataError(
+                f"{row.where}: the column of the system prompt and the first turn say different things; "
+                'leave one out, for example with columns = { system = "" }.'
+            )
+    return Conversation(turns, variables_of(row))
+
+
+def past_turns(row: Row) -> list[Message]:
+    """Return the turns of the column ``history``: a list of [user, assistant] texts (LLaMA-Factory's Alpaca).
+
+    Raises:
+        DataError: it is of another form.
+    """
+    turns: list[Message] = []
+    for number, pair in enumerate(row.values.get("history") or ()):
+        place = f"history[{number}]"
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise DataError(f"{row.where}: '{place}' must be [user's text, answer]; mend this row.")
+        for role, text in zip(("user", "assistant"), pair, strict=True):
+            turns.append({"role": role, "content": as_text(text, row.where, place)})
+    return turns
