@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.data.chat import render, token_ids, turn_end
+from trimtab.data.chat import render, token_ids
+from trimtab.data.turns import turn_end
 from trimtab.errors import DataError
 from trimtab.types import Message
 
