@@ -21,7 +21,7 @@ _UNBOUNDED = ("bloom", "mamba", "mamba2", "falcon_mamba", "recurrent_gemma", "xl
 
 
 def context_length(source: Any) -> int | None:
-    """Return the most tokens in a row for a model or its config; None where there is no limit or none is said.
+    """Return the most tokens in a row for a model or its config; None where none is said.
 
     Beyond it a model with a vector for each position fails, and one with rotary positions runs on without a
     word, at positions that it never saw. Sliding windows are no limit. YaRN, linear and dynamic scaling

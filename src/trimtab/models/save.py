@@ -75,7 +75,7 @@ def _write_model(model: Any, folder: Path, state: Mapping[str, Any] | None) -> N
     try:
         model.save_pretrained(folder, **({} if state is None else {"state_dict": dict(state)}))
     except Exception as error:
-        if isinstance(error, OSError) or is_disk_fault(error):
+        if is_disk_fault(error):
             raise
         why = " ".join(str(error).split())[:200]
         warnings.warn(
@@ -104,19 +104,19 @@ def write_weights(state: Mapping[str, Any], folder: Path) -> None:
 
 
 def is_disk_fault(error: BaseException) -> bool:
-    """Whether a library's error is that of a disk: safetensors tells it in words only."""
-    return type(error).__name__ == "SafetensorError" and "os error" in str(error).lower()
+    """Whether an error is that of a disk: libraries written in Rust tell it in words only."""
+    return isinstance(error, OSError) or "(os error" in str(error)
 
 
 def _write_tokenizer(tokenizer: Any, folder: Path) -> None:
     try:
         tokenizer.save_pretrained(folder)
-    except OSError:
-        raise
     except Exception as error:
+        if is_disk_fault(error):
+            raise
         warnings.warn(
-            f"the tokenizer could not be saved ({' '.join(str(error).split())[:200]}); copy that of the model "
-            "that the run started from beside the weights",
+            f"the tokenizer could not be saved ({' '.join(str(error).split())[:200]}); copy the files of the "
+            "starting model's tokenizer beside the weights",
             stacklevel=3,
         )
 

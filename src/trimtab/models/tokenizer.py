@@ -10,6 +10,7 @@ from typing import Any
 
 from trimtab.data.turns import end_ids, ending
 from trimtab.errors import ModelError
+from trimtab.models.generation import embedding_rows
 from trimtab.models.paths import resolve_model_path
 
 # Special tokens that a vocabulary may hold and that may serve as padding, best first.
@@ -50,7 +51,11 @@ def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     template closes the assistant's turn (:func:`trimtab.data.turns.ending`). ``model`` may be None.
     """
     configs = (getattr(model, "generation_config", None), getattr(model, "config", None))
-    return frozenset(end_ids(tokenizer, *configs))
+    found = frozenset(end_ids(tokenizer, *configs))
+    if model is None:
+        return found
+    rows = embedding_rows(model)  # what a config names beyond them can be neither sampled nor barred
+    return frozenset(token for token in found if token < rows)
 
 
 def _choose_padding(tokenizer: Any, folder: str) -> None:
@@ -67,8 +72,8 @@ def _choose_padding(tokenizer: Any, folder: str) -> None:
         # Masks go by position, so EOS hides nothing as padding where turns end with another token.
         if tokenizer.eos_token_id == end:
             raise ModelError(
-                f"the tokenizer in {folder} has {why}, so a model could not learn to stop; add a pad token to "
-                'it (tokenizer.add_special_tokens({"pad_token": "<|pad|>"}), then resize the embeddings)'
+                f"the tokenizer in {folder} has {why}, so a model could not learn to stop; add a pad token "
+                'to it (tokenizer.add_special_tokens({"pad_token": "<|pad|>"}), then resize the embeddings)'
             )
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id != old:

@@ -14,6 +14,7 @@ from trimtab.evals.judges import Judge, build_judge
 from trimtab.evals.suite import EvalResult, evaluate_policy
 from trimtab.evals.win_rate import win_rate
 from trimtab.functional import masked_mean
+from trimtab.models import agreement
 from trimtab.models.load import load_causal_lm, load_tokenizer
 from trimtab.pipeline.leaks import refuse_leaks
 from trimtab.pipeline.sources import (
@@ -67,6 +68,7 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         )
         tokenizer = load_tokenizer(path, recipe.model.chat_template)
         models[name] = load_causal_lm(path, recipe.model)
+        agreement.refuse(agreement.compare(agreement.subject_of(models[name], name), tokenizer))
         results |= {
             (name, split): r for split, r in sampled(recipe, models[name], tokenizer, reward, prompts)
         }

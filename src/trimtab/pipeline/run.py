@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ from trimtab.models.checkpoint import list_checkpoints, remove_checkpoints, seed
 from trimtab.models.save import sweep_models
 from trimtab.monitor import Guard
 from trimtab.monitor.watchdog import build_watchdog
+from trimtab.pipeline.agreement import refuse_disagreement
 from trimtab.pipeline.evaluation import run_eval
 from trimtab.pipeline.training import num_steps, run_process_reward, run_reward_model, run_rl, run_sft
 from trimtab.rewards.registry import describe_sandbox
@@ -63,9 +65,13 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
         torch.set_num_threads(recipe.threads)
     keeps_records = resume or stage is not None
     facts = describe_sandbox(recipe.rl.rewards) if recipe.rl is not None else {}
+    warned = refuse_disagreement(recipe, names)
     with RunWriter(
         recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
     ) as run:
+        for text in warned:
+            warnings.warn(text, stacklevel=2)
+            run.event("run", "warning", 0, {"text": text})
         paths = recipe.paths
         for path in (paths.sft, paths.reward_model, paths.process_reward, paths.policy):
             sweep_models(path)

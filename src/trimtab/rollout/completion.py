@@ -9,7 +9,7 @@ from trimtab.types import Completion, FinishReason
 
 
 class StopStrings:
-    """Finds stop strings in the text of token ids; ``ends`` are the ids that end a completion by themselves."""
+    """Finds stop strings in the text of token ids; the ids ``ends`` end a completion by themselves."""
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], ends: Iterable[int] = ()) -> None:
         self._tokenizer, self._stop, self._ends = tokenizer, tuple(stop), frozenset(ends)
