@@ -90,6 +90,7 @@ def _num_parameters(recipe: Recipe) -> int | None:
 
 def _lines(recipe: Recipe) -> Iterator[CheckLine]:
     """The lines of every check but those that a run does first."""
+    from trimtab.cli.checks.agreement import check_rows
     from trimtab.cli.checks.datasets import check_pairs, check_preferences, check_solutions
     from trimtab.cli.checks.line import CheckLine, guarded
     from trimtab.cli.checks.settings import check_settings
@@ -101,20 +102,24 @@ def _lines(recipe: Recipe) -> Iterator[CheckLine]:
     tokenizer = loaded.get("tokenizer")
     if recipe.sft is not None:
         yield from guarded("sft.data", lambda: check_pairs(recipe, tokenizer))
+        yield from guarded("sft.data", lambda: check_rows(recipe, "sft"))
     if recipe.reward_model is not None:
         yield from guarded("reward_model.data", lambda: check_preferences(recipe))
+        yield from guarded("reward_model.data", lambda: check_rows(recipe, "reward_model"))
     if recipe.process_reward is not None:
         yield from guarded("process_reward.data", lambda: check_solutions(recipe))
+        yield from guarded("process_reward.data", lambda: check_rows(recipe, "process_reward"))
     if recipe.rl is not None:
         yield from _rl(recipe, tokenizer)
 
 
 def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
+    from trimtab.cli.checks.agreement import check_model
     from trimtab.cli.checks.duration import check_time
     from trimtab.cli.checks.line import CheckLine
     from trimtab.cli.checks.models import check_tokenizer, first_model
     from trimtab.cli.checks.resources import check_kernels, check_resources
-    from trimtab.models.load import eos_ids, load_causal_lm, load_tokenizer
+    from trimtab.models.load import load_causal_lm, load_tokenizer
 
     path = first_model(recipe)
     with warnings.catch_warnings(record=True) as caught:
@@ -127,7 +132,8 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
     parameters = sum(p.numel() for p in model.parameters())
     dtype = str(model.dtype).removeprefix("torch.")
     yield CheckLine("pass", "model", f"{path}: {parameters / 1e6:.1f} million parameters in {dtype}")
-    yield from check_tokenizer(path, tokenizer, eos_ids(model, tokenizer))
+    yield from check_model(model, tokenizer)
+    yield from check_tokenizer(path, tokenizer)
     if model.device.type == "cpu":
         yield from check_kernels()
     fits = True
@@ -139,6 +145,7 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
 
 
 def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
+    from trimtab.cli.checks.agreement import check_rows
     from trimtab.cli.checks.datasets import check_overlap, check_prompts
     from trimtab.cli.checks.gold import check_gold_answers
     from trimtab.cli.checks.line import guarded
@@ -161,6 +168,9 @@ def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
     yield from guarded("rl.data", lambda: prompts("rl.data", rl.data, "train"))
     if hidden is not None:
         yield from guarded("hidden data", lambda: prompts("hidden data", hidden, "hidden"))
+    yield from guarded("rl.data", lambda: check_rows(recipe, "rl", sets.get("train")))
+    if recipe.eval is not None and hidden is not None:
+        yield from guarded("hidden data", lambda: check_rows(recipe, "eval"))
     yield from guarded("overlap", lambda: check_overlap(recipe))
     given = rl.reward_model or (recipe.paths.reward_model if recipe.reward_model else None)
     ready = given if given and (rl.reward_model or is_there(given)) else None

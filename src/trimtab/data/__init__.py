@@ -1,6 +1,6 @@
 """Data sets as prompts, pairs, preferences and labelled steps; chat templates, masks; stream; leakage."""
 
-from trimtab.data.chat import encode_prompt, render, turn_end
+from trimtab.data.chat import encode_prompt, render
 from trimtab.data.mapping import map_columns
 from trimtab.data.overlap import Overlap, find_equal, find_overlap, refuse_overlap
 from trimtab.data.pairs import EncodedPair, encode_pair, encode_row, reply_text
@@ -10,6 +10,7 @@ from trimtab.data.shapes import SHAPES, Shape, recognise
 from trimtab.data.sources import Row, read_rows
 from trimtab.data.stepwise import Stepwise, load_stepwise
 from trimtab.data.stream import PromptStream
+from trimtab.data.turns import turn_end
 
 __all__ = [
     "SHAPES",

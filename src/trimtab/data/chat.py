@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
@@ -19,9 +18,6 @@ from trimtab.types import Conversation, Message
 
 _MARK = "Q7mark7Q"
 _CHANGE = 'give a template that does with model.chat_template = "FILE.jinja"'
-# tokenizer -> (its template, the ids that end a turn); asked for every row of a data set.
-_TURN_ENDS: WeakKeyDictionary[Any, tuple[str, tuple[int, ...]]] = WeakKeyDictionary()
-
 
 def render(
     tokenizer: Any,
@@ -112,39 +108,6 @@ def _is_left_out(tokenizer: Any, messages: Sequence[Message], index: int) -> boo
     variables = messages.variables if isinstance(messages, Conversation) else {}
     text = render(tokenizer, Conversation(changed, variables), add_generation_prompt=True)
     return _MARK.lower() not in text.lower()
-
-
-def turn_end(tokenizer: Any) -> tuple[int, ...]:
-    """Return the ids that end an assistant turn: the template's own first token after the content, or EOS.
-
-    ChatML gives ``<|im_end|>`` (without the newline that follows it), Llama 3 ``<|eot_id|>``.
-
-    Raises:
-        ModelError: the tokenizer has no chat template, or nothing that ends a turn.
-    """
-    key = f"{tokenizer.chat_template}\0{tokenizer.eos_token_id}"
-    known = _TURN_ENDS.get(tokenizer)
-    if known is None or known[0] != key:
-        known = _TURN_ENDS[tokenizer] = (key, _find_turn_end(tokenizer))
-    return known[1]
-
-
-def _find_turn_end(tokenizer: Any) -> tuple[int, ...]:
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
-    _, found, rest = render(tokenizer, turns).partition(_MARK)
-    if found and rest.strip():
-        ids = [int(i) for i in tokenizer.encode(rest.lstrip(), add_special_tokens=False)]
-        special = {int(i) for i in tokenizer.all_special_ids} | {
-            int(i) for i in tokenizer.added_tokens_decoder
-        }
-        if ids and ids[0] in special:
-            return (ids[0],)
-    if tokenizer.eos_token_id is None:
-        raise ModelError(
-            "The tokenizer has no EOS token and its chat template no closing token, so no completion could "
-            "ever end: set `eos_token` in tokenizer_config.json."
-        )
-    return (int(tokenizer.eos_token_id),)
 
 
 def _apply(

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trimtab.data.chat import refuse_lost, render, token_ids, turn_end
+from trimtab.data.chat import refuse_lost, render, token_ids
 from trimtab.data.fidelity import TAG, is_open, lost_of, tags_of
 from trimtab.data.messages import Reply, is_trained, says_more
 from trimtab.data.template_forms import forms_of
+from trimtab.data.turns import turn_end
 from trimtab.errors import DataError
 from trimtab.types import Conversation, Message
 

@@ -19,6 +19,7 @@ from trimtab.distributed.worker import (
     policy_learner,
 )
 from trimtab.errors import ModelError
+from trimtab.models.agreement import compare, refuse, subject_of
 from trimtab.models.load import is_sequence_classifier, load_causal_lm, load_tokenizer
 from trimtab.models.lora import AdapterOff, add_adapter
 from trimtab.models.memory import keep_freed_memory
@@ -99,6 +100,7 @@ def build_system(
         keep_freed_memory()
     tokenizer = load_tokenizer(policy_path, config.chat_template)
     model = load_causal_lm(policy_path, config)
+    refuse(compare(subject_of(model, "policy"), tokenizer))
     settings = WorkerSettings(
         learning_rate=rl.learning_rate,
         weight_decay=rl.weight_decay,

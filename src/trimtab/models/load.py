@@ -14,6 +14,7 @@ from trimtab.config.model import ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.attention import NAME as TRIMTAB_ATTENTION
 from trimtab.models.attention import register, supports_attention
+from trimtab.models.generation import mend_generation
 from trimtab.models.paths import resolve_model_path
 from trimtab.models.precision import resolve_device, resolve_dtype
 from trimtab.models.quiet import quiet
@@ -169,6 +170,8 @@ def _load(
         own = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
         warnings.warn(f"{type(model).__name__} cannot take trimtab's attention; using {own}", stacklevel=3)
         model.set_attn_implementation(own)
+    if fault := mend_generation(model):
+        warnings.warn(f"{folder}: {fault}", stacklevel=3)
     disable_dropout(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

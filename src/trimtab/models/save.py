@@ -8,11 +8,13 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trimtab.errors import ModelError
+from trimtab.models.generation import saved_settings
 from trimtab.models.lora import ADAPTER_FOLDER, has_adapter, merged_state, save_adapter
 from trimtab.models.quiet import quiet
 from trimtab.runs.faults import reach
@@ -29,6 +31,7 @@ def save_model(
 ) -> Path:
     """Write model, tokenizer, chat template and extra JSON ``files`` (name → data) to ``directory``.
 
+    The configs name every end token and the padding, so that the model stops everywhere where it stops here.
     A model with an adapter is written merged and not changed itself; ``keep_adapter`` also writes the adapter
     alone, into the folder ``adapter``. Everything is written beside the target first and renamed at the end.
     An earlier model's files there are replaced; other folders inside it (runs, checkpoints) are kept.
@@ -43,12 +46,12 @@ def save_model(
     new = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         new.chmod(0o755)
-        with quiet():
-            merged = {"state_dict": merged_state(model)} if has_adapter(model) else {}
-            model.save_pretrained(new, **merged)
-            if merged and keep_adapter:
+        with quiet(), saved_settings(model, tokenizer):
+            is_adapted = has_adapter(model)
+            _write_model(model, new, merged_state(model) if is_adapted else None)
+            if is_adapted and keep_adapter:
                 save_adapter(model, new / ADAPTER_FOLDER)
-            tokenizer.save_pretrained(new)
+            _write_tokenizer(tokenizer, new)
         for name, data in (files or {}).items():
             if (new / name).exists() or Path(name).name != name:
                 raise ModelError(f"cannot save {name} beside the model in {target}; choose another file name")
@@ -61,6 +64,61 @@ def save_model(
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return target
+
+
+def _write_model(model: Any, folder: Path, state: Mapping[str, Any] | None) -> None:
+    """Write weights and configs; where transformers refuses, the weights are written without its help.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    try:
+        model.save_pretrained(folder, **({} if state is None else {"state_dict": dict(state)}))
+    except Exception as error:
+        if is_disk_fault(error):
+            raise
+        why = " ".join(str(error).split())[:200]
+        warnings.warn(
+            f"transformers could not save this model ({why}); its weights are written all the same, "
+            "without a generation config",
+            stacklevel=3,
+        )
+        for file in folder.iterdir():
+            file.unlink()
+        write_weights(model.state_dict() if state is None else state, folder)
+        (folder / "config.json").write_text(model.config.to_json_string(use_diff=False), encoding="utf-8")
+
+
+def write_weights(state: Mapping[str, Any], folder: Path) -> None:
+    """Write ``state`` as one safetensors file: contiguous copies, a tensor under two names once."""
+    from safetensors.torch import save_file
+
+    seen: set[tuple[Any, ...]] = set()
+    tensors = {}
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        if place not in seen or not tensor.numel():
+            tensors[name] = tensor.detach().cpu().clone().contiguous()
+        seen.add(place)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def is_disk_fault(error: BaseException) -> bool:
+    """Whether an error is that of a disk: libraries written in Rust tell it in words only."""
+    return isinstance(error, OSError) or "(os error" in str(error)
+
+
+def _write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if is_disk_fault(error):
+            raise
+        warnings.warn(
+            f"the tokenizer could not be saved ({' '.join(str(error).split())[:200]}); copy the files of the "
+            "starting model's tokenizer beside the weights",
+            stacklevel=3,
+        )
 
 
 def sweep_models(directory: str | os.PathLike[str]) -> None:

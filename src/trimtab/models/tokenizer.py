@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 from trimtab.config.user_text import read_user_text
+from trimtab.data.turns import end_ids, ending
 from trimtab.errors import ModelError
+from trimtab.models.generation import embedding_rows
 from trimtab.models.paths import resolve_model_path
 
 # Special tokens that a vocabulary may hold and that may serve as padding, best first.
@@ -25,9 +28,9 @@ def load_tokenizer(
     """Load the tokenizer of a model directory and check what training needs of it.
 
     ``chat_template`` names a Jinja file that replaces the model's own template, ``default_template`` one that
-    stands in where the model has none. When padding is missing or equals the end token, another special token
-    of the vocabulary takes its place, with a warning; a model that only scores (``is_scorer``) needs no end
-    token, and any padding will do.
+    stands in where the model has none. When padding is missing or is the token that ends a turn, another
+    special token of the vocabulary takes its place, with a warning; a model that only scores (``is_scorer``)
+    needs no end token, and any padding will do.
 
     Raises:
         ModelError: no tokenizer, no chat template, no end token, or no token left for padding.
@@ -55,51 +58,47 @@ def load_tokenizer(
         return tokenizer
     if tokenizer.eos_token_id is None:
         raise ModelError(f"{folder} has no end token; set eos_token in its tokenizer_config.json")
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id, ending(tokenizer).token_id):
         _choose_padding(tokenizer, folder)
     return tokenizer
 
 
 def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return every token id that ends a completion.
+    """Return every token id that ends a completion: the end of a turn, and each EOS that anything names.
 
-    Those of the generation config, the model config and the tokenizer, and the special token with which the
-    chat template closes the assistant's turn (``<|im_end|>`` and its relatives). ``model`` may be None.
+    Those of the generation config, the model config and the tokenizer, and the token with which the chat
+    template closes the assistant's turn (:func:`trimtab.data.turns.ending`). ``model`` may be None.
     """
-    found: set[int] = set()
-    configs = (getattr(model, "generation_config", None), getattr(model, "config", None), tokenizer)
-    for source in configs:
-        ids = getattr(source, "eos_token_id", None)
-        found.update([ids] if isinstance(ids, int) else ids or [])
-    return frozenset(found | _end_of_turn(tokenizer))
-
-
-def _end_of_turn(tokenizer: Any) -> set[int]:
-    """The special token that follows the assistant's words in the rendered template, if there is one."""
-    answer = "trimtab"
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # a template that refuses this exchange says nothing about its end
-        return set()
-    _, separator, tail = text.rpartition(answer)
-    ids = tokenizer.encode(tail, add_special_tokens=False) if separator else []
-    special = set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
-    return {ids[0]} if ids and ids[0] in special else set()
+    configs = (getattr(model, "generation_config", None), getattr(model, "config", None))
+    found = frozenset(end_ids(tokenizer, *configs))
+    if model is None:
+        return found
+    rows = embedding_rows(model)  # what a config names beyond them can be neither sampled nor barred
+    return frozenset(token for token in found if token < rows)
 
 
 def _choose_padding(tokenizer: Any, folder: str) -> None:
     why = "no padding token" if tokenizer.pad_token_id is None else "padding equal to its end token"
+    old, end = tokenizer.pad_token_id, ending(tokenizer).token_id
     vocabulary = tokenizer.get_vocab()
-    for token in (*_PADDING, tokenizer.unk_token):
-        if token in vocabulary and vocabulary[token] != tokenizer.eos_token_id:
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    reserved = sorted(token for token in added if re.search(r"pad|reserved|unused", token, re.IGNORECASE))
+    for token in (*_PADDING, tokenizer.unk_token, *reserved):
+        if token in vocabulary and vocabulary[token] not in (end, tokenizer.eos_token_id):
             tokenizer.pad_token = token
-            warnings.warn(f"the tokenizer in {folder} has {why}; padding with {token}", stacklevel=3)
-            return
-    raise ModelError(
-        f"the tokenizer in {folder} has {why}, so a model could not learn to stop; add a pad token to it "
-        '(tokenizer.add_special_tokens({"pad_token": "<|pad|>"}), then resize the embeddings)'
-    )
+            break
+    else:
+        # Masks go by position, so EOS hides nothing as padding where turns end with another token.
+        if tokenizer.eos_token_id == end:
+            raise ModelError(
+                f"the tokenizer in {folder} has {why}, so a model could not learn to stop; add a pad token "
+                'to it (tokenizer.add_special_tokens({"pad_token": "<|pad|>"}), then resize the embeddings)'
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id != old:
+        warnings.warn(
+            f"the tokenizer in {folder} has {why}; padding with {tokenizer.pad_token}", stacklevel=3
+        )
 
 
 def _read_template(file: str) -> str:

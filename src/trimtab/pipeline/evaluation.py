@@ -14,6 +14,7 @@ from trimtab.evals.judges import Judge, build_judge
 from trimtab.evals.suite import EvalResult, evaluate_policy
 from trimtab.evals.win_rate import win_rate
 from trimtab.functional import masked_mean
+from trimtab.models import agreement
 from trimtab.models.load import load_causal_lm, load_tokenizer
 from trimtab.pipeline.leaks import refuse_leaks
 from trimtab.pipeline.sources import (
@@ -28,6 +29,7 @@ from trimtab.rewards.base import Reward, call_reward, why_silent
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.gold import refuse_bad_gold
 from trimtab.rewards.registry import build_reward
+from trimtab.rollout.collect import sample_of
 from trimtab.rollout.engine import SamplingParams, build_engine
 from trimtab.trainers.batching import make_batch
 from trimtab.trainers.seeds import derive_seed
@@ -70,6 +72,7 @@ def run_eval(recipe: Recipe, stage: Stage) -> dict[str, Any]:
         )
         tokenizer = load_tokenizer(path, recipe.model.chat_template)
         models[name] = load_causal_lm(path, recipe.model)
+        agreement.refuse(agreement.compare(agreement.subject_of(models[name], name), tokenizer))
         results |= {
             (name, split): r for split, r in sampled(recipe, models[name], tokenizer, reward, prompts)
         }
@@ -199,8 +202,9 @@ def silent_measures(
         reward_model=reward_model,
         process_reward=process_reward_path(recipe),
         device=recipe.model.device,
+        chat_template=recipe.model.chat_template,
     )
-    samples = [Sample(g.prompt, c.text, c.token_ids) for g in policy.groups for c in g.completions]
+    samples = [sample_of(g.prompt, c) for g in policy.groups for c in g.completions]
     for name, (reward, _) in zip(built.names, built.components, strict=True):
         scores = call_reward(reward, samples)
         silent = sum(score.value is None for score in scores)

@@ -25,12 +25,12 @@ from trimtab.models.precision import resolve_device
 from trimtab.monitor.policy import policy_of
 from trimtab.pipeline.leaks import refuse_leaks
 from trimtab.pipeline.sources import (
-    hidden_source,
+    held_out_prompts,
     process_reward_path,
-    prompts_for,
     reward_model_path,
     sft_model,
     solutions_for,
+    train_prompts,
 )
 from trimtab.pipeline.training import check_batches
 from trimtab.pipeline.trials import check_judge, check_rewards
@@ -291,7 +291,9 @@ def check_model(path: str, kind: str, recipe: Recipe) -> None:
 def _data_problems(recipe: Recipe, stage: Stage, stages: Sequence[Stage], guard: _Guard) -> Iterator[Finding]:
     """The data of one stage: there, of a shape that it can use, enough for its batches, short enough."""
     if stage == "sft":
-        yield from guard("sft.data", lambda: _rows(load_pairs(recipe.sft.data)))  # type: ignore[union-attr]
+        assert recipe.sft is not None
+        sft = recipe.sft
+        yield from guard("sft.data", lambda: _rows(load_pairs(sft.data, columns=sft.columns)))
     elif stage == "reward_model":
         yield from guard("reward_model.data", lambda: _preferences(recipe))
     elif stage == "process_reward":
@@ -300,9 +302,7 @@ def _data_problems(recipe: Recipe, stage: Stage, stages: Sequence[Stage], guard:
     elif stage == "rl":
         assert recipe.rl is not None
         yield from guard("rl.data", lambda: _prompts(recipe, stages))
-        hidden = recipe.rl.hidden_data
-        if hidden:
-            yield from guard("rl.hidden_data", lambda: prompts_for(hidden, "hidden", recipe.seed))
+        yield from guard("rl.hidden_data", lambda: held_out_prompts(recipe, "rl.hidden_data"))
     elif stage == "eval":
         yield from guard("eval", lambda: _evaluation(recipe))
 
@@ -314,7 +314,9 @@ def _rows(rows: Sequence[object]) -> None:
 
 def _preferences(recipe: Recipe) -> None:
     assert recipe.reward_model is not None
-    rows = [row for row in load_preferences(recipe.reward_model.data) if row.chosen != row.rejected]
+    config = recipe.reward_model
+    rows = load_preferences(config.data, columns=config.columns)
+    rows = [row for row in rows if row.chosen != row.rejected]
     if len(rows) < 2:
         raise DataError(
             f"{recipe.reward_model.data} has {len(rows)} usable preference pair(s); give at least 2 whose "
@@ -337,7 +339,7 @@ def _prompts(recipe: Recipe, stages: Sequence[Stage]) -> None:
     """Enough prompts for a step, and none over ``rl.max_prompt_tokens``: the longest would be met late."""
     rl = recipe.rl
     assert rl is not None
-    prompts = prompts_for(rl.data, "train", recipe.seed)
+    prompts = train_prompts(recipe)
     check_batches(rl, len(prompts))
     path = next((path for key, path, kind in models_of(recipe, stages) if kind == "lm"), None)
     if path is None:
@@ -378,7 +380,7 @@ def _trained_models(recipe: Recipe, stages: Sequence[Stage]) -> None:
 def _evaluation(recipe: Recipe) -> None:
     if recipe.rl is None:
         raise ConfigError("The evaluation needs an [rl] table: it says the rewards and how to sample.")
-    prompts_for(hidden_source(recipe), "hidden", recipe.seed)
+    held_out_prompts(recipe, "eval.data")
 
 
 def _without_effect(recipe: Recipe, stages: Collection[Stage]) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from trimtab.models.checkpoint import list_checkpoints, remove_checkpoints, seed
 from trimtab.models.save import sweep_models
 from trimtab.monitor import Guard
 from trimtab.monitor.watchdog import build_watchdog
+from trimtab.pipeline.agreement import refuse_disagreement
 from trimtab.pipeline.evaluation import run_eval
 from trimtab.pipeline.inputs import as_manifest, stage_inputs
 from trimtab.pipeline.preflight import refuse_problems
@@ -81,10 +82,11 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
     notes = refuse_problems(recipe, names_left)
     keeps_records = resume or stage is not None
     facts = describe_sandbox(recipe.rl.rewards) if recipe.rl is not None else {}
+    warned = refuse_disagreement(recipe, names_left)
     with RunWriter(
         recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
     ) as run:
-        for text in [*notes, *_history(recipe, run, resume, progress)]:
+        for text in [*notes, *warned, *_history(recipe, run, resume, progress)]:
             _say(run, text)
         for change in changes:
             _say(run, f"resume: {change}", asdict(change))

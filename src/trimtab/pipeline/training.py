@@ -11,6 +11,7 @@ from trimtab.data import PromptStream, load_pairs, load_preferences
 from trimtab.distributed.build import System, build_system
 from trimtab.distributed.worker import WorkerSettings, policy_learner
 from trimtab.errors import ConfigError
+from trimtab.models.agreement import compare, refuse, subject_of
 from trimtab.models.load import (
     load_causal_lm,
     load_sequence_classifier,
@@ -74,7 +75,9 @@ def run_sft(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     refuse_leaks(recipe, ("sft",))
     path = config.model or recipe.model.path
     tokenizer = load_tokenizer(path, recipe.model.chat_template)
-    model = add_adapter(load_causal_lm(path, recipe.model), recipe.model.lora, recipe.seed)
+    model = load_causal_lm(path, recipe.model)
+    refuse(compare(subject_of(model, "model"), tokenizer))
+    add_adapter(model, recipe.model.lora, recipe.seed)
     settings = WorkerSettings(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -97,6 +100,7 @@ def run_reward_model(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     model = load_sequence_classifier(
         path, recipe.model, pad_token_id=tokenizer.pad_token_id, seed=derive_seed(recipe.seed, "head")
     )
+    refuse(compare(subject_of(model, "reward model"), tokenizer))
     add_adapter(model, recipe.model.lora, recipe.seed)
     card = asdict(train_reward_model(config, model, tokenizer, stage, recipe.seed))
     files = {"reward_model.json": card}
@@ -118,6 +122,7 @@ def run_process_reward(recipe: Recipe, stage: Stage) -> dict[str, Any]:
     model = load_token_classifier(
         path, recipe.model, pad_token_id=tokenizer.pad_token_id, seed=derive_seed(recipe.seed, "head")
     )
+    refuse(compare(subject_of(model, "process reward model"), tokenizer))
     add_adapter(model, recipe.model.lora, recipe.seed)
     rows = solutions_for(config, recipe.seed)
     card = asdict(train_process_reward(config, model, tokenizer, rows, stage, recipe.seed))

@@ -13,7 +13,7 @@ from trimtab.errors import ConfigError, RewardError
 from trimtab.evals.chat import CHAT_PREFIX, DEFAULT_URL, TOKEN_ENV
 from trimtab.evals.judges import build_judge, refuse_training_reward
 from trimtab.models.load import is_sequence_classifier
-from trimtab.pipeline.sources import prompts_for
+from trimtab.pipeline.sources import held_out_prompts, train_prompts
 from trimtab.rewards.base import call_reward, why_silent
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.gold import refuse_bad_gold
@@ -69,7 +69,7 @@ def _try(
 ) -> None:
     rl = recipe.rl
     assert rl is not None
-    prompts = prompts_for(rl.data, "train", recipe.seed)
+    prompts = train_prompts(recipe)
     samples = [Sample(prompt, text) for prompt, text in zip(prompts[:TRIED], ANSWERS, strict=False)]
     for spec, (component, _) in zip(specs, reward.components, strict=True):
         if spec.name in REMOTE:
@@ -85,7 +85,7 @@ def _try(
     if key == "rewards":
         sources = [(rl.data, prompts)]
         if rl.hidden_data:
-            sources.append((rl.hidden_data, prompts_for(rl.hidden_data, "hidden", recipe.seed)))
+            sources.append((rl.hidden_data, held_out_prompts(recipe, "rl.hidden_data")))
         for source, rows in sources:
             refuse_bad_gold(reward, rows, source, limit=min(rl.gold_rows, GOLD_ROWS), seed=recipe.seed)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trimtab.data import render
-from trimtab.types import Message
+from trimtab.types import Conversation, Message
 
 _MARK = "Q7mark7Q"
 
@@ -40,14 +40,19 @@ def encode_for_reward(
 
 def _parts(tokenizer: Any, messages: Sequence[Message], response: str) -> tuple[str, str, str]:
     """The rendered text before the answer, the answer as the template writes it, and the text behind it."""
-    frame = render(tokenizer, [*messages, {"role": "assistant", "content": _MARK}])
+    frame = render(tokenizer, _with_answer(messages, _MARK))
     before, _, behind = frame.rpartition(_MARK)
-    text = render(tokenizer, [*messages, {"role": "assistant", "content": response}])
+    text = render(tokenizer, _with_answer(messages, response))
     if text.startswith(before) and text.endswith(behind) and len(text) >= len(before) + len(behind):
         return before, text[len(before) : len(text) - len(behind)], behind
     # The template writes this answer in another frame; all behind the common beginning may be the answer's.
     common = next((i for i, (a, b) in enumerate(zip(text, before, strict=False)) if a != b), len(before))
     return text[:common], text[common:], ""
+
+
+def _with_answer(messages: Sequence[Message], answer: str) -> Conversation:
+    variables = messages.variables if isinstance(messages, Conversation) else {}
+    return Conversation([*messages, {"role": "assistant", "content": answer}], variables)
 
 
 def _spelled_tokens(tokenizer: Any, answer: str, frame: str) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import pairwise
 
 from trimtab.rewards.math_sets import is_same_set, solutions_of
 from trimtab.rewards.math_text import is_same_word, tidy

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trimtab.models.context import context_length
 from trimtab.rollout.completion import StopStrings
 from trimtab.rollout.engine import SamplingParams
-from trimtab.rollout.native import context_length
 from trimtab.rollout.sampling import Sampler, uniform_table
 from trimtab.rollout.scheduler import Chunk, Transcript, check_prompts, chunks
 from trimtab.types import Completion
@@ -64,7 +64,7 @@ class GenerateEngine:
         for row, prompt in enumerate(prompts):
             token_ids[row, width - len(prompt) :] = torch.as_tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        stop = StopStrings(self.tokenizer, params.stop)
+        stop = StopStrings(self.tokenizer, params.stop, self.eos_ids)
         transcript = Transcript(len(prompts), params.max_new_tokens, self.eos_ids, stop)
         uniforms = uniform_table(params.seed, chunk.rows, params.max_new_tokens).to(device)
         drawer = _Drawer(Sampler(params, self.eos_ids, device), uniforms, transcript)
@@ -79,7 +79,7 @@ class GenerateEngine:
                 logits_processor=LogitsProcessorList([drawer]),
                 stopping_criteria=StoppingCriteriaList([drawer.finished]),
             )
-        return transcript.completions(self.tokenizer, self.policy_version)
+        return transcript.completions(self.policy_version)
 
 
 class _Drawer:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trimtab.models.attention import context_inputs, using_attention
+from trimtab.models.context import context_length
 from trimtab.models.fast_modules import fast_modules
 from trimtab.models.forward import head_input
 from trimtab.models.kv_context import DecodeContext, LayerCache, PrefillContext, PromptSpans
@@ -80,12 +81,12 @@ class NativeEngine:
             len(prompts) * num_generations,
             params.max_new_tokens,
             self.eos_ids,
-            StopStrings(self.tokenizer, params.stop),
+            StopStrings(self.tokenizer, params.stop, self.eos_ids),
         )
         with sampling_mode(self.model), self._faster(room.rows):
             batch = RunningBatch(self._forward(room), transcript, params, self.eos_ids)
             batch.run(prompts, Waiting(len(prompts), num_generations), num_generations)
-        completions = transcript.completions(self.tokenizer, self.policy_version)
+        completions = transcript.completions(self.policy_version)
         return [
             completions[start : start + num_generations]
             for start in range(0, len(completions), num_generations)
@@ -167,8 +168,3 @@ def sampling_mode(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def context_length(model: Any) -> int | None:
-    """How many positions the model was made for, where its config says."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,7 +101,7 @@ class Transcript:
         self.lengths[which] += len(steps)
         return True
 
-    def completions(self, tokenizer: Any, policy_version: int) -> list[Completion]:
+    def completions(self, policy_version: int) -> list[Completion]:
         """All completions, in order."""
         found = []
         for row, (count, ended) in enumerate(
@@ -115,7 +114,6 @@ class Transcript:
             )
             found.append(
                 build_completion(
-                    tokenizer,
                     self._tokens[row, :count].tolist(),
                     logprobs,
                     "stop" if ended else "length",

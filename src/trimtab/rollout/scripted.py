@@ -65,4 +65,4 @@ class ScriptedEngine:
         reason: FinishReason = "stop" if len(ids) <= params.max_new_tokens else "length"
         ids = ids[: params.max_new_tokens]
         logprobs = RowLogprobs((self.logprob,) * len(ids))
-        return build_completion(self.tokenizer, ids, logprobs, reason, stop, self.policy_version)
+        return build_completion(ids, logprobs, reason, stop, self.policy_version)

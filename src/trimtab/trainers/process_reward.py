@@ -20,6 +20,7 @@ from trimtab.models.padded import padded
 from trimtab.rewards.steps import EncodedSteps, encode_steps
 from trimtab.runs.faults import reach
 from trimtab.trainers.held_out import split_by_prompt
+from trimtab.trainers.readable import most_tokens, readable
 from trimtab.trainers.scorer import Scorer, in_microbatches, restore, room_of
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Phases, Stage, total_steps
@@ -69,6 +70,13 @@ def train_process_reward(
         DataError: fewer than two solutions.
         DivergedError: the guard stopped the run.
     """
+    rows = readable(
+        rows,
+        model,
+        lambda row: most_tokens(row.steps, config.max_length),
+        lambda row: len(encode_solution(tokenizer, row, config)),
+        stage,
+    )
     train, held_out = split_solutions(rows, config, seed)
     encoded = [encode_solution(tokenizer, row, config) for row in train]
     stream = PromptStream(encoded, derive_seed(seed, "process_reward"))

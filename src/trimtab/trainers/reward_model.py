@@ -19,6 +19,7 @@ from trimtab.models.padded import padded
 from trimtab.rewards.conversation import encode_for_reward
 from trimtab.runs.faults import reach
 from trimtab.trainers.held_out import split_by_prompt
+from trimtab.trainers.readable import most_tokens, readable
 from trimtab.trainers.scorer import Scorer, in_microbatches, restore, room_of
 from trimtab.trainers.seeds import derive_seed
 from trimtab.trainers.stage import Phases, Stage, total_steps
@@ -63,7 +64,9 @@ def train_reward_model(
         DataError: fewer than two pairs, or only identical sides.
         DivergedError: the guard stopped the run.
     """
-    train, held_out = split_preferences(load_preferences(config.data, columns=config.columns), config, seed)
+    rows = load_preferences(config.data, columns=config.columns)
+    rows = readable_pairs(rows, config, model, tokenizer, stage)
+    train, held_out = split_preferences(rows, config, seed)
     encoded = [encode_preference(tokenizer, row, config.max_length) for row in train]
     stream = PromptStream(encoded, derive_seed(seed, "reward_model"))
     steps = total_steps(len(encoded), config.batch_size, config.epochs, config.steps)
@@ -106,6 +109,20 @@ def split_preferences(
             f"{config.data} has {len(rows)} usable preference pair(s); give at least 2 whose sides differ."
         )
     return split_by_prompt(rows, lambda row: row.prompt[-1]["content"], config.held_out, seed)
+
+
+def readable_pairs(
+    rows: Sequence[Preference], config: RewardModelConfig, model: nn.Module, tokenizer: Any, stage: Stage
+) -> list[Preference]:
+    """The pairs of which the model can read both sides; the others are left out and said."""
+
+    def length(row: Preference) -> int:
+        return encode_preference(tokenizer, row, config.max_length).num_tokens // 2
+
+    def bound(row: Preference) -> int:
+        return max(most_tokens([str(side)], config.max_length) for side in (row.chosen, row.rejected))
+
+    return readable(rows, model, bound, length, stage)
 
 
 def encode_preference(tokenizer: Any, row: Preference, max_length: int) -> EncodedPreference:

@@ -36,7 +36,7 @@ def test_a_transcript_counts_each_completion_by_itself() -> None:
     assert add([0, 1], [51, 2]) == [False, True]
     assert add([0], [52]) == [True]  # the limit, not an end
     assert transcript.has_ended.tolist() == [False, True, True]
-    found = transcript.completions(TOKENIZER, 7)
+    found = transcript.completions(7)
     assert [c.token_ids for c in found] == [(50, 51, 52), (70, 2), (60, 2)]
     assert [c.logprobs for c in found] == [(-1.0, -1.0, -1.0), (-2.0, -2.0), (-2.0, -1.0)]
     assert [c.finish_reason for c in found] == ["length", "stop", "stop"]

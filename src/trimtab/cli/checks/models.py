@@ -25,19 +25,9 @@ def first_model(recipe: Recipe) -> str:
     return (recipe.rl.model if recipe.rl else None) or recipe.model.path
 
 
-def check_tokenizer(path: str, tokenizer: Any, eos_ids: frozenset[int]) -> Iterator[CheckLine]:
-    """Template, end of turn and padding; and the exactness of a pair's mask (traps 12 and 13)."""
-    prompt = encode_prompt(tokenizer, PROBE)
-    ends = turn_end(tokenizer)
-    shown = f"a turn ends with {tokenizer.decode(list(ends))!r}, padding is {tokenizer.pad_token!r}"
-    if not set(ends) <= eos_ids:
-        fix = "add it to eos_token_id of generation_config.json"
-        yield CheckLine("fail", "EOS", f"{shown}, and the engine would not stop at that end", fix)
-    elif tokenizer.pad_token_id in eos_ids:
-        fix = "choose another padding token, or the model never learns to stop"
-        yield CheckLine("fail", "EOS", f"{shown}: padding is also an end", fix)
-    else:
-        yield CheckLine("pass", "EOS", shown)
+def check_tokenizer(path: str, tokenizer: Any) -> Iterator[CheckLine]:
+    """The exactness of a pair's mask: a prompt begins its dialogue, and the answer is what is trained."""
+    prompt, ends = encode_prompt(tokenizer, PROBE), turn_end(tokenizer)
     pair = encode_pair(tokenizer, PROBE, ANSWER)
     trained = [i for i, m in zip(pair.token_ids, pair.completion_mask, strict=True) if m]
     text = tokenizer.decode([i for i in trained if i not in ends])
