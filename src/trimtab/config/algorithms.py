@@ -104,7 +104,9 @@ class PPOConfig(Section):
         None, gt=0, description="Learning rate of the policy under PPO; `rl.learning_rate` when not given."
     )
     critic_learning_rate: float | None = Field(
-        None, gt=0, description="Learning rate of a separate critic; the policy's when not given."
+        None,
+        gt=0,
+        description="Learning rate of a separate critic; the policy's when not given, 1e-5 at least.",
     )
     critic_warmup_steps: int = Field(0, ge=0, description="Steps that train only the critic, first.")
 

@@ -44,7 +44,6 @@ _RULES: tuple[Rule, ...] = (
         ("rl.clip.low", "rl.clip.high"),
         _rl(lambda rl: rl.clip.ratio is not None),
         "rl.clip.ratio keeps the ratio in [1/c, c] instead; remove one or the other",
-        is_refused=True,
     ),
     Rule(
         ("rl.clip.low", "rl.clip.high", "rl.clip.ratio", "rl.clip.dual", "rl.ratio"),
@@ -72,11 +71,13 @@ _RULES: tuple[Rule, ...] = (
         ("rl.learning_rate",),
         _rl(lambda rl: rl.algorithm == "ppo" and rl.ppo.policy_learning_rate is not None),
         "rl.ppo.policy_learning_rate takes its place; remove one of them",
+        is_for_switching=True,
     ),
     Rule(
         ("rl.advantage.*",),
         _rl(lambda rl: rl.algorithm == "ppo"),
         "PPO takes its advantages from the critic; see rl.ppo.gae_lambda and rl.ppo.whiten_advantages",
+        is_for_switching=True,
     ),
     Rule(
         ("rl.advantage.eps",),

@@ -62,6 +62,15 @@ class Learner(Protocol):
         """The critic's values ``[B, T]``, without gradient."""
         ...
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether it has made no optimizer step yet."""
+        ...
+
+    def level_values(self, by: float) -> None:
+        """Add ``by`` to every value from now on."""
+        ...
+
     def forward_backward(self, batch: TrainBatch, objective: Objective) -> dict[str, float]:
         """Accumulate the gradients of ``objective`` over a mini-batch; return its metrics."""
         ...

@@ -58,6 +58,18 @@ class LocalLearner:
         """The critic's values ``[B, T]`` at the completion tokens, without gradient."""
         return frozen_scores(self.model_pass, batch, "values")
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether it has made no optimizer step yet, also before a checkpoint that was taken over."""
+        return not self.optimizer.has_stepped
+
+    @torch.no_grad()
+    def level_values(self, by: float) -> None:
+        """Add ``by`` to the bias of the value head."""
+        critic = self.module["critic"] if isinstance(self.module, nn.ModuleDict) else self.module
+        assert isinstance(critic, Critic | SharedCritic)
+        critic.head.linear.bias.add_(by)
+
     def forward_backward(self, batch: TrainBatch, objective: Objective) -> dict[str, float]:
         """Accumulate the gradients of ``objective`` over a mini-batch; return its metrics.
 

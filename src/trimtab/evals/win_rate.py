@@ -54,8 +54,9 @@ def win_rate(
     within the prompt. Every pair is judged in both orders and averaged, so a judge that likes the first place
     gives ties. A mean preference within ``tie_margin`` of 0.5 is a tie. The interval is a percentile
     bootstrap over prompts: all answers to one prompt stay together, so what makes a prompt easy for both does
-    not widen it, and answers to one prompt do not count as independent. Where all outcomes are alike the bootstrap would claim certainty;
-    there the interval is the exact binomial one. Wins, ties and losses count pairs of answers.
+    not widen it, and answers to one prompt do not count as independent. Where all outcomes are alike the
+    bootstrap would claim certainty; there the interval is the exact binomial one. Wins, ties and losses count
+    pairs of answers.
 
     Raises:
         DataError: no prompts, or not as many answers of each side for every prompt.

@@ -86,6 +86,11 @@ class MasterAdamW:
             else:
                 self.parameters[name].grad = grad.clone()
 
+    @property
+    def has_stepped(self) -> bool:
+        """Whether any parameter has ever been moved."""
+        return bool(self._steps)
+
     @torch.no_grad()
     def step(self, learning_rate: float | None = None) -> None:
         """Apply the accumulated gradients (at ``learning_rate`` when given) and write the parameters."""

@@ -40,14 +40,14 @@ METRICS: dict[str, Metric] = {
         "1", "The entropy term, coefficient included; negative where entropy is rewarded."
     ),
     # What the completions earned.
-    "reward/mean": Metric("reward", "Mean reward of the step's completions, abstentions left out."),
+    "reward/mean": Metric("reward", "Mean reward of all that was sampled, abstentions left out."),
     "reward/std": Metric("reward", "Standard deviation of those rewards over the whole step.", (0.01, None)),
     "reward/min": Metric("reward", "Lowest reward of the step."),
     "reward/max": Metric("reward", "Highest reward of the step."),
     "reward/abstained": Metric("share", "Completions for which no reward could be given.", (None, 0.05)),
     "reward/part/*": Metric("reward", "Mean of one reward component, before its weight."),
     "reward/zero_variance_groups": Metric(
-        "share", "Groups whose rewards are all equal, and so teach nothing.", (None, 0.5)
+        "share", "Trained groups whose rewards are all equal, and so teach nothing.", (None, 0.5)
     ),
     # Limits with an adaptive weight.
     "constraint/*/rate": Metric("share", "Mean violation of one constraint, over all that was sampled."),
@@ -88,7 +88,7 @@ METRICS: dict[str, Metric] = {
     # The optimizer.
     "train/grad_norm": Metric("1", "Global gradient norm before clipping."),
     "train/learning_rate": Metric("1", "Learning rate of the last update."),
-    "train/tokens": Metric("tokens", "Completion tokens of this step."),
+    "train/tokens": Metric("tokens", "Completion tokens that this step sampled."),
     "train/epoch": Metric("epochs", "Passes over the data so far."),
     "train/updates": Metric("updates", "Optimizer steps in this step."),
     # Where the time goes.

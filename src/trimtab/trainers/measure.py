@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
+
+import torch
 
 from trimtab.functional import distinct_n, num_zero_variance_groups
 from trimtab.trainers.batching import RolloutBatch
@@ -16,11 +19,14 @@ def rollout_metrics(groups: Sequence[RolloutGroup], batch: RolloutBatch) -> dict
     """Rewards (abstentions left out), their parts, and the completions of all ``groups`` of one step.
 
     ``batch`` holds those that are trained: what dynamic sampling left out shows in every figure but the
-    share of flat groups, which is about what the update has to learn from.
+    share of flat groups, which is about what the update has to learn from. Where every prompt has one
+    completion, as in PPO, the whole step is one group.
     """
     values = [r.value for g in groups for r in g.rewards if r.value is not None]
     completions = [c for g in groups for c in g.completions]
-    flat, count = num_flat_groups(batch), int(batch.group_ids.max()) + 1
+    flat, count = num_flat_groups(batch), len(batch.group_ids.unique())
+    if count == len(batch.group_ids):  # a completion per prompt is compared with the rest of the step
+        flat, count = num_flat_groups(replace(batch, group_ids=torch.zeros_like(batch.group_ids))), 1
     ids = [c.token_ids for c in completions]
     lengths = [len(tokens) for tokens in ids]
     metrics = {

@@ -15,7 +15,15 @@ from torch import Tensor
 from trimtab.config import RLConfig
 from trimtab.data import PromptStream
 from trimtab.distributed.build import System
-from trimtab.functional import explained_variance, gae, masked_mean, masked_whiten, token_rewards_with_kl
+from trimtab.distributed.interfaces import Learner
+from trimtab.functional import (
+    explained_variance,
+    gae,
+    masked_mean,
+    masked_whiten,
+    reward_to_go,
+    token_rewards_with_kl,
+)
 from trimtab.models.optim import learning_rate_at
 from trimtab.monitor import build_kl_controller
 from trimtab.runs.faults import reach
@@ -35,6 +43,8 @@ from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import HasState, Phases, Stage, StepContext, mean_metrics, total_steps
 from trimtab.trainers.update import Part, StepSettings, guarded_updates
 from trimtab.types import Prompt, TrainBatch
+
+LEAST_CRITIC_RATE = 1e-5  # of a critic whose learning rate the recipe does not say
 
 
 def train_ppo(
@@ -90,7 +100,8 @@ def ppo_step(
         kl = reference_kl(system, rows, len(groups), seed)
         penalty = kl_penalty(system, rows, rl, at.kl_coef)
     reach("after_reference")
-    rows, raw = with_advantages(rows, scores_of(batch, rl, penalty), penalty, rl)
+    scores = scores_of(batch, rl, penalty)
+    rows, raw = with_advantages(levelled(critic, rows, scores, penalty, rl), scores, penalty, rl)
     with phases("update"):
         updates = update_epochs(system, rows, rl, stage, at)
     reach("before_publish")
@@ -114,6 +125,30 @@ def ppo_step(
     return metrics, rollout_records(collected, raw.tolist())
 
 
+def levelled(
+    critic: Learner, rows: TrainBatch, scores: Tensor, penalty: Tensor | None, rl: RLConfig
+) -> TrainBatch:
+    """Before its first update, shift the critic's values so that their mean is that of the returns.
+
+    A head that starts at zero would first have to learn how high rewards are, through all of its weights at
+    once: meanwhile its values vary far more than the returns do, and it explains less than nothing.
+    """
+    if not critic.is_untrained:
+        return rows
+    assert rows.old_values is not None
+    mask = rows.completion_mask
+    returns = reward_to_go(token_rewards_of(rows, scores, penalty), mask, rl.ppo.gamma)
+    gap = float(masked_mean(returns - rows.old_values, mask))
+    critic.level_values(gap)
+    return replace(rows, old_values=(rows.old_values + gap) * mask)
+
+
+def token_rewards_of(rows: TrainBatch, scores: Tensor, penalty: Tensor | None) -> Tensor:
+    """The reward of each token ``[B, T]``: less its KL, and with the score of the whole on the last one."""
+    kl = rows.advantages if penalty is None else penalty  # zeros: no KL in the reward
+    return token_rewards_with_kl(scores, kl, rows.completion_mask, 1.0)
+
+
 def scores_of(batch: RolloutBatch, rl: RLConfig, penalty: Tensor | None) -> Tensor:
     """The reward that each completion gets on its last token, ``[B]``: the KL is charged token by token.
 
@@ -131,8 +166,7 @@ def with_advantages(
     """Add returns and (whitened) advantages; also return each row's mean raw advantage ``[B]``."""
     mask = rows.completion_mask
     assert rows.old_values is not None
-    kl = rows.advantages if penalty is None else penalty  # zeros: no KL in the reward
-    token_rewards = token_rewards_with_kl(scores, kl, mask, 1.0)
+    token_rewards = token_rewards_of(rows, scores, penalty)
     advantages, returns = gae(token_rewards, rows.old_values, mask, rl.ppo.gamma, rl.ppo.gae_lambda)
     raw = masked_mean(advantages, mask, dim=1)
     if rl.ppo.whiten_advantages:
@@ -151,7 +185,7 @@ def update_epochs(
     peak = rl.ppo.policy_learning_rate or rl.learning_rate
     rate = learning_rate_at(at.step, peak, rl.lr_schedule, rl.warmup_steps, at.num_steps)
     policy_settings = StepSettings(at.step, rate, rl.max_grad_norm)
-    critic_rate = rate * (rl.ppo.critic_learning_rate or peak) / peak
+    critic_rate = rate * critic_peak(rl) / peak
     critic_settings = StepSettings(at.step, critic_rate, rl.max_grad_norm)
     is_warming_up = at.step < rl.ppo.critic_warmup_steps
     updates: list[dict[str, float]] = []
@@ -173,6 +207,16 @@ def update_epochs(
             if metrics.get("kl/policy", 0.0) > rl.ppo.target_kl:
                 return updates
     return updates
+
+
+def critic_peak(rl: RLConfig) -> float:
+    """The critic's learning rate: its own, or that of the policy, but 1e-5 at least.
+
+    What is slow enough for a policy is too slow for a critic, which has no policy to ruin: verl takes ten
+    times as much for it and OpenRLHF eighteen times, both about 1e-5.
+    """
+    policy = rl.ppo.policy_learning_rate or rl.learning_rate
+    return rl.ppo.critic_learning_rate or max(policy, LEAST_CRITIC_RATE)
 
 
 def critic_metrics(rows: TrainBatch) -> dict[str, float]:

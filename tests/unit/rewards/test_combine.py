@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from trimtab.config import ConstraintConfig
 from trimtab.errors import RewardError
 from trimtab.rewards import CombinedReward
-from trimtab.types import RewardResult
+from trimtab.types import RewardResult, Sample
 
 from .toy import sample
 
@@ -139,3 +139,51 @@ def test_gate_and_constraint_side_by_side():
     assert both.score([sample("0")])[0].value == 0.0
     alone = CombinedReward([(limit, 1.0)], constraints={0: ConstraintConfig()})
     assert alone.score([sample("0")])[0].value == 1.0
+
+
+def gated(values, gates, clip=None, prompts=None):
+    """The totals of completions with these plain rewards and gates; of one prompt when none are given."""
+    named = sample("0").prompt
+    rewards = Fixed(
+        "a", *[RewardResult(v) if v is not None else RewardResult(None, error="x") for v in values]
+    )
+    gate = Fixed("gate", *[RewardResult(float(g)) for g in gates])
+    combined = CombinedReward([(rewards, 1.0), (gate, 1.0)], clip, gates=[1])
+    rows = [Sample(p, "x") for p in (prompts or [named] * len(values))]
+    return [result.value for result in combined.score(rows)]
+
+
+def test_a_closed_gate_is_the_least_of_its_group():
+    """R24: whatever signs the rewards have; never above 0, never above what the answer itself would earn."""
+    assert gated([-1.0, -0.4, 0.3, 2.0], [1, 1, 1, 0]) == [-1.0, -0.4, 0.3, -1.0]
+    assert gated([0.2, 0.5, 2.0], [1, 1, 0]) == [0.2, 0.5, 0.0]
+    assert gated([0.2, -1.0, -4.0], [1, 1, 0]) == [0.2, -1.0, -4.0]
+    assert gated([0.2, None, 3.0], [1, 1, 0]) == [0.2, None, 0.0], "an abstention is no yardstick"
+    assert gated([-8.0, -9.0, 3.0], [1, 1, 0], clip=0.5) == [-0.5, -0.5, -0.5]
+
+
+def test_where_all_gates_are_closed_nothing_is_preferred():
+    """R24: all are worth the same: 0 at most, and the least that one of them would have earned."""
+    assert gated([-3.0, -1.0, 2.0], [0, 0, 0]) == [-3.0, -3.0, -3.0]
+    assert gated([1.0, 2.0], [0, 0]) == [0.0, 0.0]
+
+
+def test_a_prompt_with_no_open_gate_looks_at_the_others():
+    """R24: one completion per prompt, as in an evaluation: the least of the open ones of the call."""
+    prompts = [sample(str(i)).prompt for i in range(3)]
+    assert gated([-2.0, 0.5, 3.0], [1, 1, 0], prompts=prompts) == [-2.0, 0.5, -2.0]
+    one, two = prompts[:2]
+    # The second prompt has an open completion of its own, so the −2 of the first does not count.
+    assert gated([-2.0, 0.5, 3.0], [1, 1, 0], prompts=[one, two, two]) == [-2.0, 0.5, 0.0]
+
+
+def test_a_closed_completion_never_passes():
+    """R21, R24: not even where the threshold is 0 and a closed gate is worth 0."""
+    named = sample("0").prompt
+    parts = [(Fixed("a", RewardResult(1.0), RewardResult(2.0)), 1.0)]
+    gate = (Fixed("gate", RewardResult(1.0), RewardResult(0.0)), 1.0)
+    results = CombinedReward([*parts, gate], gates=[1]).score([Sample(named, "x"), Sample(named, "y")])
+    assert [(r.value, r.is_closed, r.passes(0.0)) for r in results] == [
+        (1.0, False, True),
+        (0.0, True, False),
+    ]

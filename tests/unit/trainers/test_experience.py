@@ -26,7 +26,12 @@ from trimtab.functional import kl_estimate
 from trimtab.rollout.scripted import ScriptedEngine
 from trimtab.runs import metrics_table, read_events, read_rollouts
 from trimtab.trainers.batching import make_batch
-from trimtab.trainers.experience import collect_groups, kl_penalty, reference_kl, shaped_rewards
+from trimtab.trainers.experience import (
+    collect_groups,
+    kl_penalty,
+    reference_kl,
+    shaped_rewards,
+)
 from trimtab.trainers.grpo import completion_advantages
 from trimtab.trainers.ppo import with_advantages
 from trimtab.trainers.shaping import RewardShaping

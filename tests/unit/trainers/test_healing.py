@@ -25,11 +25,12 @@ from trimtab.data import PromptStream
 from trimtab.distributed.build import System
 from trimtab.errors import DivergedError
 from trimtab.models.checkpoint import list_checkpoints
-from trimtab.monitor import Alarm, Guard, build_kl_controller
+from trimtab.monitor import Alarm, Guard, Measure, build_kl_controller
 from trimtab.monitor.snapshots import Snapshots
 from trimtab.runs import RunWriter, metrics_table, read_events
 from trimtab.trainers.cadence import Cadence
 from trimtab.trainers.experience import collect_groups
+from trimtab.trainers.grpo import train_grpo
 from trimtab.trainers.healing import heal
 from trimtab.trainers.shaping import RewardShaping
 from trimtab.trainers.stage import Phases, Stage
@@ -292,3 +293,34 @@ def test_a_checkpoint_that_cannot_be_read_does_not_end_the_run(tmp_path: Path) -
     heal(stage, system, rl, 1, {"kl_controller": build_kl_controller(rl.kl)})
     assert same_weights(before, weights(system.policy))
     assert "rollback failed" in read_events(tmp_path, "note")[0].data["text"]
+
+
+def test_resumed_at_step_0_there_is_one_baseline(tmp_path: Path) -> None:
+    """R21: the checkpoint of step 0 holds the evaluation before the first step; it is not made again."""
+    rl = rl_config(steps=2, eval_every=1, hidden_data="task:sales")
+    calls: list[int] = []
+
+    def evaluate(system: System, step: int) -> dict[str, Measure]:
+        calls.append(step)
+        return {"eval/pass_rate": Measure.of([0.0, 1.0]), "eval/reward": Measure.of([0.5, 0.5])}
+
+    def go(stage: Stage) -> None:
+        system, stream = tiny_system(rl), PromptStream(prompts(), seed=1)
+        train_grpo(system, stream, rl, stage, Cadence(rl=rl, stage=stage, seed=1, evaluate=evaluate))
+
+    stage = heal_stage(tmp_path)
+    stage.log = interrupt  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        go(stage)
+    assert calls == [0]
+    assert [path.name for path in list_checkpoints(stage.checkpoint_directory)] == ["step-000000"]
+    again = heal_stage(tmp_path, is_resumed=True)
+    go(again)
+    assert calls == [0, 1, 2]
+    assert len(again.guard.gaps.state()["series"]["eval/pass_rate"]) == 3
+    shown = [event.data["num_steps"] for event in read_events(tmp_path, "evaluation")]
+    assert shown == [0, 1, 2], "the record keeps the one that there is"
+
+
+def interrupt(*_: Any) -> None:
+    raise Interrupted

@@ -159,3 +159,21 @@ def test_supervised_is_the_mean_over_completion_tokens() -> None:
     """R1: SFT trains completion tokens only, over the tokens of the whole mini-batch."""
     loss, _ = Supervised(num_tokens=3.0)(Scores(logprobs=token_values(-1.0, -2.0, -3.0)), rows())
     assert float(loss) == pytest.approx(2)
+
+
+def test_the_kl_is_weighed_like_the_surrogate() -> None:
+    """Trap 9: both are expectations over what the sampler could say: weights 1.25, 1 and the cap 2.
+
+    d = 0.5 at every token: k3 = e⁻⁰·⁵ − 0.5, ρ = 1.
+    """
+    logprobs = token_values(-1.0, -2.0, -3.0)
+    sampled = logprobs - token_values(math.log(1.25), 0.0, math.log(4.0))
+    batch = rows(ref_logprobs=logprobs - token_values(0.5, 0.5, 0.5), sampling_logprobs=sampled)
+    found = run(batch, logprobs, kl_coef=0.1, importance_correction="token", kl={"coef": 0.1})
+    k3 = math.exp(-0.5) - 0.5
+    kl = 0.1 * k3 * (1.25 + 1 + 2) / 3
+    policy = -(1.25 + 1 - 2 * 2) / 3
+    assert found["loss/kl"] == pytest.approx(kl, rel=1e-5)
+    assert found["loss"] == pytest.approx(policy + kl, rel=1e-5)
+    plain = run(batch, logprobs, kl_coef=0.1, kl={"coef": 0.1})
+    assert plain["loss/kl"] == pytest.approx(0.1 * k3, rel=1e-5)

@@ -38,13 +38,15 @@ REWARDS: Mapping[str, Mapping[Language, Explanation]] = {
             "Many groups have equal rewards and teach nothing",
             "Prompts are too easy or too hard, or the reward has too few levels.",
             "sample those groups again (rl.dynamic_sampling.enabled), raise rl.num_generations or "
-            "rl.temperature, or change the prompts (rl.data).",
+            "rl.temperature, or change the prompts (rl.data); with one completion per prompt, as in PPO, the "
+            "step is compared: there take other prompts or a finer reward (rl.rewards).",
         ),
         "zh": Explanation(
             "许多组内奖励完全相同，无法提供学习信号",
             "提示太容易或太难，或奖励的档位太少。",
             "对这些组重新采样 rl.dynamic_sampling.enabled，提高 rl.num_generations 或 rl.temperature，"
-            "或更换提示数据 rl.data。",
+            "或更换提示数据 rl.data；每个提示只有一个回答时（如 PPO）按整步比较，"
+            "应更换提示或改用更细的奖励 rl.rewards。",
         ),
     },
     "reward_abstains": {
