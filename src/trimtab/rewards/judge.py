@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 from trimtab.errors import RewardError, nearest
 from trimtab.rewards.chat_judge import ChatJudge, Question
+from trimtab.rewards.gold_column import value_of
 from trimtab.rewards.http_json import Endpoint, Failure, token_from
 from trimtab.rewards.verdict_cache import VerdictCache, default_cache_path
 from trimtab.types import RewardResult, Sample
@@ -71,7 +72,7 @@ class JudgeReward:
     def _others(self, samples: Sequence[Sample]) -> list[str | None]:
         """What each completion is compared with."""
         if self.mode == "reference":
-            columns = [sample.prompt.columns.get(self.column) for sample in samples]
+            columns = [value_of(sample.prompt.columns, self.column) for sample in samples]
             return [text if isinstance(text, str) and text else None for text in columns]
         groups: dict[str, list[int]] = {}
         for row, sample in enumerate(samples):

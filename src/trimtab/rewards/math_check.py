@@ -36,15 +36,21 @@ def is_equal(gold: str, answer: str) -> bool:
         return False
 
 
+def is_one_of(golds: Sequence[str], answer: str) -> bool:
+    """Whether ``answer`` says the same as any of the accepted answers."""
+    return any(is_equal(gold, answer) for gold in golds)
+
+
 def is_readable(text: str) -> bool:
-    """Whether a text is read as mathematics, and not only compared as text.
+    """Whether a text is read wholly, as mathematics or as words; else only the same writing is equal to it.
 
     Example:
         >>> is_readable("x^2 + 1"), is_readable("\\\\int_0^1 x dx")
         (True, False)
     """
     try:
-        return len(text) <= _MAX_LENGTH and read_tree(tidy(text)).kind != "word"
+        read_tree(tidy(text))
+        return len(text) <= _MAX_LENGTH
     except (Unreadable, RecursionError):
         return False
 
