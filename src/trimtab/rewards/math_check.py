@@ -353,8 +353,13 @@ def _is_multiple(sides: Sequence[object], is_sign_free: bool) -> bool:
 
 
 def _same_quantity(gold: Node, answer: Node) -> bool:
-    """With two units the quantities are equal; with one or none the numbers are."""
+    """With two units the quantities are equal; with one or none the numbers are.
+
+    A gold answer whose unit may be a variable, ``5 m``, is not the bare number.
+    """
     (one, unit, _), (other, given, _) = _quantity(gold), _quantity(answer)
+    if given is None and any(node.kind == "measure" for node in gold.walk()):
+        return False
     if unit is None or given is None:
         return is_same_value(one, other)
     if unit.dimension != given.dimension:
@@ -367,12 +372,12 @@ def _same_quantity(gold: Node, answer: Node) -> bool:
 
 def _quantity(node: Node) -> tuple[Node, Unit | None, str | None]:
     """The value, its unit and the unit's name."""
-    if node.kind == "negative" and node.parts[0].kind in ("quantity", "degree"):
+    if node.kind == "negative" and node.parts[0].kind in ("quantity", "measure", "degree"):
         value, unit, name = _quantity(node.parts[0])
         return Node("negative", (value,)), unit, name
     if node.kind == "degree":
         return node.parts[0], read_unit("degrees"), "degrees"
-    if node.kind != "quantity":
+    if node.kind not in ("quantity", "measure"):
         return node, None, None
     unit = read_unit(node.text)
     if unit is not None and unit.dimension and all(kind == "unit" for kind, _ in unit.dimension):

@@ -20,7 +20,7 @@ class Unreadable(Exception):
 class Token:
     """A kind, its text, and whether white space stands before it.
 
-    Kinds: number, letter, word, function, constant, field, empty, operator, relation, open, close, comma, join
+    Kinds: number, letter, word, unit (one letter that may also be a variable: 5 m), function, constant, field, empty, operator, relation, open, close, comma, join
     (and, or), command, begin, end, cell, newrow, currency, prime, gap.
     """
 
@@ -76,12 +76,14 @@ _WORD_NAMES = {"infinity": "infty", "inf": "infty", "oo": "infty", "pi": "pi"} |
     for name in ("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "sigma", "omega", "phi")
 }
 _CURRENCIES = {"\\$": "dollars", "$": "dollars", "€": "euros", "£": "pounds", "¥": "yuan", "￥": "yuan"}
-_NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
+_NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]+|\.(?=[/*]))?|\.[0-9]+)")
 _GROUPED = re.compile(
     r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]{1,3}(?: [0-9]{3})+(?! ?[0-9])(?:\.[0-9]+)?"
 )
 _SCIENTIFIC = re.compile(r"[eE][+-]?[0-9]{1,3}(?![0-9.A-Za-z^])")
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*(?:\{([0-9]+)\}|([0-9]))")
+_AFTER_UNIT = re.compile(r"\s*(?:$|[/}),^]|\^\s*\{?[23]|[A-Za-z]{2,}|·)")
+_LAST_UNIT = re.compile(r"(?:\s*\^\s*\{?[23]\}?)?(?:\s*/\s*[A-Za-z]+(?:\s*\^\s*\{?[23]\}?)?)?\s*")
 _RUN = re.compile(r"[A-Za-z]+")
 _FOREIGN = re.compile(r"[\u4e00-\u9fff]+|[A-Za-zà-ÿ]+(?:['’-][A-Za-zà-ÿ]+)*\.?")
 _GLUED = re.compile(r"(arcsin|arccos|arctan|sqrt|sin|cos|tan|cot|log|ln)([a-z])")
@@ -224,7 +226,7 @@ class _Scanner:
             self.at = len(self.text)
             self.add("operator", "%")
         elif self._is_unit(run):
-            self.add("word", run)
+            self.add("unit" if len(run) == 1 and self.found[-1].kind == "number" else "word", run)
         elif _GLUED.fullmatch(run):
             function, letter = _GLUED.fullmatch(run).groups()  # type: ignore[union-attr]
             self.add("command" if function == "sqrt" else "function", function)
@@ -243,15 +245,15 @@ class _Scanner:
         if before is None or read_unit(run) is None:
             return False
         if before.kind == "word" or (
-            before.text == "/" and len(self.found) > 1 and self.found[-2].kind == "word"
+            before.text == "/" and len(self.found) > 1 and self.found[-2].kind in ("word", "unit")
         ):
             return True
-        follows = re.match(r"\s*(?:$|[/}),^]|\^\s*\{?[23]|[A-Za-z]{2,}|·)", self.text[self.at :]) is not None
         is_value = before.kind in ("number", "close", "constant")
-        if len(run) == 1:
-            is_first = all(token.text in "+-" for token in self.found[:-1])
-            return self.spaced and before.kind == "number" and follows and is_first
-        return is_value and follows
+        follows = self.text[self.at :]
+        if len(run) > 1:
+            return is_value and _AFTER_UNIT.match(follows) is not None
+        is_first = all(token.text in "+-" for token in self.found[:-1])
+        return self.spaced and before.kind == "number" and is_first and _LAST_UNIT.fullmatch(follows) is not None
 
     def words(self) -> None:
         """Words of ``\\text``, and Chinese ones."""
@@ -281,8 +283,8 @@ class _Scanner:
         """Whether a unit may stand here: behind a value, a unit, or a unit's slash."""
         if not self.found:
             return False
-        is_slash = self.found[-1].text == "/" and len(self.found) > 1 and self.found[-2].kind == "word"
-        return is_slash or self.found[-1].kind in ("number", "close", "constant", "letter", "word")
+        is_slash = self.found[-1].text == "/" and len(self.found) > 1 and self.found[-2].kind in ("word", "unit")
+        return is_slash or self.found[-1].kind in ("number", "close", "constant", "letter", "word", "unit")
 
     def command(self) -> None:
         match = re.compile(r"\\(?:([A-Za-z]+)|(.))", re.DOTALL).match(self.text, self.at)

@@ -25,7 +25,8 @@ class Node:
     """A kind, its own text, and its parts.
 
     Kinds of values: number, letter, constant, sum, product, quotient, power, negative, pm, mixed, factorial,
-    percent, call (a known function), apply (another one), root, abs, floor, ceil, binom, based, quantity.
+    percent, call (a known function), apply (another one), root, abs, floor, ceil, binom, based, quantity, measure
+    (a quantity whose unit may also be a variable: 5 m).
     Of more: list, tuple, half, square, set, angle, relation, modulo, builder, cup, cap, minus, field, empty,
     matrix, row, ratio, word.
     """
@@ -147,6 +148,9 @@ class _Values(_Base):
         if token.kind == "open" and token.text == "\\{":
             return None
         if token.kind == "number":
+            before = self.tokens[self.at - 1]
+            if before.text == ")" and any(part.kind == "letter" for part in node.walk()):
+                return _times(node, self.power())
             return self._mixed(node)
         if token.kind == "bar":
             state = self.at, self.depth, self.no_bar
@@ -155,7 +159,9 @@ class _Values(_Base):
             except Unreadable:
                 self.at, self.depth, self.no_bar = state
                 return None
-        if token.kind not in _STARTS or (token.kind == "open" and self.is_next("operator", "mod", offset=1)):
+        if token.kind not in _STARTS:
+            return None
+        if token.kind == "open" and (self.is_next("operator", "mod", offset=1) or self.is_next("word", offset=1)):
             return None
         if token.kind == "command" and token.text == "pmod":
             return None
@@ -368,7 +374,7 @@ class _Values(_Base):
         if name in ("angle", "triangle"):
             letters = []
             while (letter := self.take("letter")) is not None:
-                letters.append(letter.text)
+                letters.append(letter.text + (f"_{self._subscript()}" if self.take("operator", "_") else ""))
             return Node("letter", (), f"{name} {''.join(letters)}")
         raise Unreadable(f"\\{name}")
 
@@ -451,9 +457,15 @@ class _Reader(_Values):
         if self.is_next("word"):
             return self._words()
         node = self.sum()
-        if not (self.is_next("word") or (self.is_next("operator", "/") and self.is_next("word", offset=1))):
+        is_bracketed = self.is_next("open", "(") and self.is_next("word", offset=1)  # 16 (oranges)
+        is_slash = self.is_next("operator", "/") and self.is_next("word", offset=1)
+        if not (self.is_next("word") or self.is_next("unit") or is_slash or is_bracketed):
             return node
+        may_be_letter = self.is_next("unit")
+        self.at += is_bracketed
         unit = self._unit()
+        if is_bracketed:
+            self.need("close", ")")
         if is_measure(unit):
             return node
         if unit[:1] in "万亿千百" and not unit.startswith(("千克", "千米", "千瓦", "百分")):
@@ -464,7 +476,7 @@ class _Reader(_Values):
                 return node
         if read_unit(unit) is None:
             raise Unreadable(f"'{unit}' is no unit")
-        return Node("quantity", (node,), unit)
+        return Node("measure" if may_be_letter and unit not in ("h", "L") else "quantity", (node,), unit)
 
     def _words(self) -> Node:
         texts = []
@@ -476,7 +488,7 @@ class _Reader(_Values):
         """The text of a unit: words, powers of them and a slash."""
         texts = []
         while (token := self.peek()) is not None:
-            if token.kind == "word":
+            if token.kind in ("word", "unit"):
                 texts.append((" " if texts and texts[-1][-1:] != "/" else "") + token.text.rstrip("."))
             elif token.kind == "operator" and token.text in "/*" and self.is_next("word", offset=1):
                 texts.append("/" if token.text == "/" else " ")
