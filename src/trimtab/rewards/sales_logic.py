@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from trimtab.errors import RewardError
 from trimtab.rewards.final_number import final_number_reward
-from trimtab.rewards.one_answer import answers_of
 from trimtab.rewards.gold_column import column_of
+from trimtab.rewards.one_answer import answers_of
 from trimtab.rewards.rules import RuleReward
 from trimtab.types import Sample
 
