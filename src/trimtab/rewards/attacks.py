@@ -10,9 +10,12 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
+from trimtab.errors import RewardError
+from trimtab.rewards.gold_column import column_of
 from trimtab.types import Sample
 
 Writer = Callable[[Sample, random.Random], str]
@@ -96,7 +99,10 @@ def families(honest: Sequence[Sample]) -> dict[str, Family]:
 
 def gold_of(sample: Sample) -> str | None:
     """The row's gold answer, when a column has the name of one."""
-    return next((str(v) for c in _GOLD if (v := sample.prompt.columns.get(c)) not in (None, "")), None)
+    for column in _GOLD:
+        with suppress(RewardError):
+            return column_of(sample, column, "audit")
+    return None
 
 
 def _fixed(material: Material, honest: Sequence[Sample]) -> dict[str, Family]:

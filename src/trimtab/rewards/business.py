@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from trimtab.errors import RewardError
+from trimtab.rewards.gold_column import value_of
 from trimtab.rewards.rules import RuleReward
 from trimtab.rewards.sales import FORBIDDEN
 from trimtab.types import Sample
@@ -60,7 +61,7 @@ def no_invented_price(allowed: Sequence[str] = (), column: str | None = None) ->
     def rule(sample: Sample) -> bool:
         known = listed | _numbers(" ".join(message["content"] for message in sample.prompt.messages))
         if column is not None:
-            known |= _numbers(str(sample.prompt.columns.get(column, "")))
+            known |= _numbers(str(value_of(sample.prompt.columns, column) or ""))
         return _prices(sample.completion) <= known
 
     return RuleReward("no_invented_price", rule)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from trimtab.errors import RewardError
-from trimtab.rewards.rules import RuleReward, column_of
+from trimtab.rewards.gold_column import DEFAULT, final_of, golds_of
+from trimtab.rewards.rules import RuleReward
 from trimtab.types import Sample
 
 # Full-width digits and signs only: NFKC would also turn "7²" into "72".
@@ -82,25 +83,30 @@ def numbers_in(text: str) -> list[Decimal]:
     return [_decimal(found) for found in re.findall(_NUMBER, text.translate(_FOLD))]
 
 
-def final_number_reward(column: str = "answer", name: str = "final_number") -> RuleReward:
+def final_number_reward(column: str = DEFAULT, name: str = "final_number") -> RuleReward:
     """1 when the completion's one final number equals the row's ``column``, else 0; no number, no reward.
 
-    A completion that was cut at the limit right at a number has no final number.
+    Of several accepted numbers any is right; of a whole solution its final answer is (``#### 1,319``). A
+    completion that was cut at the limit right at a number has no final number.
     """
 
+    def accepted(sample: Sample) -> tuple[str, ...]:
+        return tuple(final_of(gold).strip() for gold in golds_of(sample, column, name))
+
     def rule(sample: Sample) -> bool:
-        gold = column_of(sample, column, name).strip()
-        if not re.fullmatch(rf"[-+]?{_NUMBER}", gold):
-            raise RewardError(
-                f"Reward {name}: '{column}' of row {sample.prompt.id} is {gold[:40]!r}, no number; mend it."
-            )
+        golds = accepted(sample)
+        for gold in golds:
+            if not re.fullmatch(rf"[-+]?{_NUMBER}", gold):
+                raise RewardError(
+                    f"Reward {name}: '{column}' of row {sample.prompt.id} is {gold[:40]!r}, no number; mend it."
+                )
         text = sample.completion.rstrip()
         if sample.finish_reason != "stop" and text[-1:].isdigit():
             return False
         answer = final_number(text, numbers_in(sample.prompt.text))
-        return answer is not None and answer == _decimal(gold)
+        return answer is not None and answer in map(_decimal, golds)
 
-    return RuleReward(name, rule, lambda sample: column_of(sample, column, name))
+    return RuleReward(name, rule, accepted)
 
 
 def _boxed(text: str) -> Decimal | None:

@@ -1,10 +1,17 @@
-"""Do the data's own answers earn full marks? A row whose gold answer fails would teach the opposite."""
+"""Are the data's own answers ones that a run can learn from?
+
+Each accepted answer must earn 1, or the run would be taught the opposite. Since that alone would let a reward
+confirm its own misreading, a printed list or struct is refused, an answer that is changed by construction must
+not earn 1, and answers that can only be compared as written are counted.
+"""
 
 from __future__ import annotations
 
+import ast
 import random
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from trimtab.errors import DataError, RewardError
@@ -28,9 +35,30 @@ class HasGold(Protocol):
         ...
 
 
+@runtime_checkable
+class HasGoldAnswers(HasGold, Protocol):
+    """A reward that compares one final answer with one or several accepted ones."""
+
+    def gold_answers(self, prompt: Prompt) -> Sequence[str]:
+        """All accepted answers of the row, none where the reward has no gold.
+
+        Raises:
+            RewardError: the row lacks the column that the reward reads.
+        """
+        ...
+
+    def written(self, answer: str) -> str:
+        """A completion that gives this answer."""
+        ...
+
+    def reads(self, answer: str) -> bool:
+        """Whether other writings of this answer can earn 1."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class GoldFailure:
-    """A row whose gold answer does not earn 1."""
+    """A row whose gold answer does not earn 1, or that is in doubt for another reason."""
 
     row: str  # the prompt's id: the column `id`, or the row's number from 0
     reward: str
@@ -51,6 +79,8 @@ class GoldReport:
     num_checked: int
     rewards: tuple[str, ...]
     failures: tuple[GoldFailure, ...]
+    doubts: tuple[GoldFailure, ...] = ()  # a changed answer earns 1 as well
+    as_written: tuple[GoldFailure, ...] = ()  # only the same writing earns 1
 
     @property
     def scope(self) -> str:
@@ -61,9 +91,27 @@ class GoldReport:
 
     def describe(self, source: str) -> str:
         """The rows that failed, the first few of them by name."""
-        more = len(self.failures) - _SHOWN
-        rows = "; ".join(map(str, self.failures[:_SHOWN])) + (f"; and {more} more" if more > 0 else "")
-        return f"{len(self.failures)} gold answers of {source} do not earn 1 ({self.scope}): {rows}"
+        return f"{len(self.failures)} gold answers of {source} do not earn 1 ({self.scope}): {_named(self.failures)}"
+
+    def describe_doubts(self, source: str) -> str:
+        """The rows whose answer may be changed and still earns 1; empty where there are none."""
+        if not self.doubts:
+            return ""
+        return f"{len(self.doubts)} gold answers of {source} are not told from changed ones ({self.scope}): {_named(self.doubts)}"
+
+    def describe_as_written(self, source: str) -> str:
+        """How many answers only the same writing matches, and the first of them; empty where there are none."""
+        if not self.as_written:
+            return ""
+        return (
+            f"{len(self.as_written)} gold answers of {source} can only be compared as text, so other writings of them "
+            f"earn 0 ({self.scope}): {_named(self.as_written)}"
+        )
+
+
+def _named(rows: Sequence[GoldFailure]) -> str:
+    more = len(rows) - _SHOWN
+    return "; ".join(map(str, rows[:_SHOWN])) + (f"; and {more} more" if more > 0 else "")
 
 
 def check_gold(
@@ -80,14 +128,18 @@ def check_gold(
     rows = list(prompts)
     if len(rows) > limit:
         rows = [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), limit))]
-    failures: list[GoldFailure] = []
-    names = []
-    for name, (component, _) in zip(reward.names, reward.components, strict=True):
+    found = [_Findings(name) for name in reward.names]
+    for one, (component, _) in zip(found, reward.components, strict=True):
         if isinstance(component, HasGold) and limit > 0:
-            is_asked, failed = _check_one(component, name, rows)
-            failures += failed
-            names += [name] if is_asked else []
-    return GoldReport(len(prompts), len(rows), tuple(names), tuple(failures))
+            _check_one(component, rows, one)
+    return GoldReport(
+        len(prompts),
+        len(rows),
+        tuple(one.reward for one in found if one.is_asked),
+        tuple(failure for one in found for failure in one.failures),
+        tuple(doubt for one in found for doubt in one.doubts),
+        tuple(row for one in found for row in one.as_written),
+    )
 
 
 def refuse_bad_gold(
@@ -107,24 +159,105 @@ def refuse_bad_gold(
         )
 
 
-def _check_one(reward: Reward, name: str, rows: Sequence[Prompt]) -> tuple[bool, list[GoldFailure]]:
-    """Whether any row has a gold answer for this reward, and the failures."""
+@dataclass
+class _Findings:
+    """What is found of one reward's gold answers."""
+
+    reward: str
+    is_asked: bool = False
+    failures: list[GoldFailure] = field(default_factory=list)
+    doubts: list[GoldFailure] = field(default_factory=list)
+    as_written: list[GoldFailure] = field(default_factory=list)
+
+    def fail(self, prompt: Prompt, gold: str, reason: str) -> None:
+        self.failures.append(GoldFailure(prompt.id, self.reward, gold, reason.rstrip(".")))
+
+
+def _check_one(reward: Reward, rows: Sequence[Prompt], found: _Findings) -> None:
+    """Score every accepted answer of every row, and what becomes of it when it is changed."""
     assert isinstance(reward, HasGold)
-    failures: list[GoldFailure] = []
-    samples: list[Sample] = []
+    right: list[Sample] = []
+    wrong: list[tuple[Sample, str]] = []
     for prompt in rows:
         try:
-            text = reward.gold_completion(prompt)
+            if isinstance(reward, HasGoldAnswers):
+                golds = list(reward.gold_answers(prompt))
+                texts = [reward.written(gold) for gold in golds]
+                wrong += _changed(reward, prompt, golds)
+                _look_at(reward, prompt, golds, found)
+            else:
+                text = reward.gold_completion(prompt)
+                texts = [] if text is None else [text]
         except RewardError as error:
-            failures.append(GoldFailure(prompt.id, name, "", str(error).rstrip(".")))
+            found.fail(prompt, "", str(error))
             continue
-        if text is not None:
-            samples.append(Sample(prompt, text))
-    for sample, result in zip(samples, call_reward(reward, samples) if samples else (), strict=True):
+        right += [Sample(prompt, text) for text in texts]
+    found.is_asked = bool(right or found.failures)
+    for sample, result in zip(right, call_reward(reward, right) if right else (), strict=True):
         reason = _reason(result)
         if reason:
-            failures.append(GoldFailure(sample.prompt.id, name, sample.completion, reason))
-    return bool(samples or failures), failures
+            found.fail(sample.prompt, sample.completion, reason)
+    samples = [sample for sample, _ in wrong]
+    for (sample, gold), result in zip(wrong, call_reward(reward, samples) if samples else (), strict=True):
+        if not _reason(result):
+            reason = f"'{sample.completion}' earns 1 as well"
+            found.doubts.append(GoldFailure(sample.prompt.id, found.reward, gold, reason))
+
+
+def _look_at(reward: HasGoldAnswers, prompt: Prompt, golds: Sequence[str], found: _Findings) -> None:
+    """What can be said of an answer without scoring it."""
+    for gold in golds:
+        if is_printed(gold):
+            found.fail(prompt, gold, "it is a printed list or struct: store the list or the struct itself")
+        elif not reward.reads(gold):
+            found.as_written.append(GoldFailure(prompt.id, found.reward, gold, "text only"))
+
+
+def _changed(reward: HasGoldAnswers, prompt: Prompt, golds: Sequence[str]) -> list[tuple[Sample, str]]:
+    """Completions that give one accepted answer with a digit or a letter changed."""
+    if not golds:
+        return []
+    wrong = change(golds[0])
+    if wrong is None or wrong in golds:
+        return []
+    return [(Sample(prompt, reward.written(wrong)), golds[0])]
+
+
+def change(gold: str) -> str | None:
+    """The answer with its last digit one higher, or without digits its last letter another one.
+
+    Example:
+        >>> change("3.19 cm"), change("yes"), change("!")
+        ('3.10 cm', 'yet', None)
+    """
+    digits = [at for at, char in enumerate(gold) if char in "0123456789"]
+    if digits:
+        at = digits[-1]
+        return f"{gold[:at]}{(int(gold[at]) + 1) % 10}{gold[at + 1 :]}"
+    letters = [found.end() - 1 for found in re.finditer(r"(?<![\\A-Za-z])[A-Za-z]+", gold)]
+    if not letters:
+        return None
+    at = letters[-1]
+    return f"{gold[:at]}{chr(ord(gold[at]) + 1) if gold[at] not in 'zZ' else 'A'}{gold[at + 1 :]}"
+
+
+def is_printed(gold: str) -> bool:
+    """Whether a text is what Python prints for a list or a struct that holds texts.
+
+    Example:
+        >>> is_printed("['yes', 'true']"), is_printed("{'style': 'rule'}"), is_printed("[1, 2]")
+        (True, True, False)
+    """
+    text = gold.strip()
+    if re.match(r"(?:array|tensor|dtype|DictConfig|ListConfig)\(", text):
+        return True
+    if not re.fullmatch(r"[\[({].*[\])}]", text, re.DOTALL) or not ("'" in text or '"' in text):
+        return False
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return isinstance(found, (list, tuple, dict, set))
 
 
 def _reason(result: RewardResult) -> str:

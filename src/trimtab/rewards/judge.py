@@ -12,6 +12,7 @@ from typing import Literal, cast
 from trimtab.config.user_text import read_user_text
 from trimtab.errors import RewardError, nearest
 from trimtab.rewards.chat_judge import ChatJudge, Question
+from trimtab.rewards.gold_column import value_of
 from trimtab.rewards.http_json import Endpoint, Failure, token_from
 from trimtab.rewards.verdict_cache import VerdictCache, default_cache_path
 from trimtab.types import RewardResult, Sample
@@ -74,7 +75,7 @@ class JudgeReward:
     def _others(self, samples: Sequence[Sample]) -> list[Sample | None]:
         """What each completion is compared with."""
         if self.mode == "reference":
-            columns = [(sample, sample.prompt.columns.get(self.column)) for sample in samples]
+            columns = [(sample, value_of(sample.prompt.columns, self.column)) for sample in samples]
             return [Sample(s.prompt, text) if isinstance(text, str) and text else None for s, text in columns]
         groups: dict[str, list[int]] = {}
         for row, sample in enumerate(samples):

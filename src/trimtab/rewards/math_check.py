@@ -10,14 +10,32 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from trimtab.rewards.math_sets import is_same_set, solutions_of
+from trimtab.rewards.math_statements import (
+    has_names_alike,
+    is_list,
+    is_relation,
+    items_of,
+    names_matter,
+    quantity_of,
+    split_name,
+)
 from trimtab.rewards.math_text import is_same_word, tidy
 from trimtab.rewards.math_tokens import Unreadable, tokens_of
 from trimtab.rewards.math_tree import Node, read_tree
-from trimtab.rewards.math_units import Unit, read_unit
 from trimtab.rewards.math_values import expression, fraction_of, is_same_value, is_zero, letters_of
 
 _MAX_LENGTH = 400
 _MAX_ITEMS = 64
+# What says that two texts cannot be compared: a part of them, or sympy's ways to say that it cannot.
+_NO_VALUE = (
+    Unreadable,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    NotImplementedError,
+    AttributeError,
+    RecursionError,
+)
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _SYMMETRIC = ("=", "!=", "≈", "~", "≅", "≃", "∥", "⊥")
 
@@ -31,19 +49,25 @@ def is_equal(gold: str, answer: str) -> bool:
         return True
     try:
         return _same(read_tree(gold), read_tree(answer))
-    except (Unreadable, RecursionError):
+    except _NO_VALUE:
         return False
 
 
+def is_one_of(golds: Sequence[str], answer: str) -> bool:
+    """Whether ``answer`` says the same as any of the accepted answers."""
+    return any(is_equal(gold, answer) for gold in golds)
+
+
 def is_readable(text: str) -> bool:
-    """Whether a text is read as mathematics, and not only compared as text.
+    """Whether a text is read wholly, as mathematics or as words; else only the same writing is equal to it.
 
     Example:
         >>> is_readable("x^2 + 1"), is_readable("\\\\int_0^1 x dx")
         (True, False)
     """
     try:
-        return len(text) <= _MAX_LENGTH and read_tree(tidy(text)).kind != "word"
+        read_tree(tidy(text))
+        return len(text) <= _MAX_LENGTH
     except (Unreadable, RecursionError):
         return False
 
@@ -82,7 +106,7 @@ def read_quantity(text: str) -> tuple[Fraction, str | None] | None:
         ((Fraction(2501, 2), 'cm'), None)
     """
     try:
-        value, _, name = _quantity(read_tree(tidy(text)))
+        value, _, name = quantity_of(read_tree(tidy(text)))
     except (Unreadable, RecursionError):
         return None
     number = fraction_of(value)
@@ -112,54 +136,13 @@ def _same(gold: Node, answer: Node) -> bool:
 
 def _unnamed(gold: Node, answer: Node) -> tuple[Node, Node]:
     """``x = 5`` beside ``5``: the name is left out where only one side has one, or both have the same."""
-    named = [_split_name(node) for node in (gold, answer)]
+    named = [split_name(node) for node in (gold, answer)]
     if named[0] is not None and named[1] is not None:
         (one, first), (other, second) = named
         return (first, second) if one == other else (gold, answer)
-    first = named[0][1] if named[0] and not _is_relation(answer) else gold
-    second = named[1][1] if named[1] and not _is_relation(gold) else answer
+    first = named[0][1] if named[0] and not is_relation(answer) else gold
+    second = named[1][1] if named[1] and not is_relation(gold) else answer
     return first, second
-
-
-def _is_relation(node: Node) -> bool:
-    return node.kind in ("relation", "modulo", "builder")
-
-
-def _split_name(node: Node) -> tuple[Node, Node] | None:
-    """The name and the value of ``x = 5``, ``5 = x``, ``f(x) = 2x``, ``AB = 5``, ``x = 2 + 3 = 5``.
-
-    A chain without a name, ``6 · 7 = 42``, has its value alone. None where it is no such equation.
-    """
-    if node.kind == "relation" and node.text == "∈" and _is_name(node.parts[0]):
-        return node.parts
-    if node.kind != "relation" or set(node.text.split(" ")) != {"="}:
-        return None
-    names = [part for part in node.parts if _is_name(part)]
-    values = [part for part in node.parts if not _is_name(part)]
-    if len(names) > 1 or not values or (names and len(names) + len(values) != len(node.parts)):
-        return None
-    if not names:
-        return (Node("empty"), values[-1]) if _is_true_chain(values) else None
-    if any(letters_of(names[0]) & letters_of(value) for value in values if names[0].kind == "letter"):
-        return None
-    if len(values) > 1 and not _is_true_chain(values):
-        return None
-    return names[0], values[-1]
-
-
-def _is_true_chain(values: Sequence[Node]) -> bool:
-    """Numbers that are all equal, the last one no sum or product any more: 6 · 7 = 42, and not 42 = 6 · 7."""
-    numbers = [fraction_of(value) for value in values]
-    return len(set(numbers)) == 1 and numbers[0] is not None and all(v.kind != "number" for v in values[:-1])
-
-
-def _is_name(node: Node) -> bool:
-    """A letter, f(x), or letters side by side such as AB."""
-    if node.kind == "letter":
-        return True
-    if node.kind == "apply":
-        return all(part.kind == "letter" for part in node.parts)
-    return node.kind == "product" and all(p.kind == "letter" and p.text.isupper() for p in node.parts)
 
 
 # Several values, in any order.
@@ -167,56 +150,20 @@ def _is_name(node: Node) -> bool:
 
 def _same_lists(gold: Node, answer: Node) -> bool | None:
     """Lists without brackets and sets; ± stands for two values. None where neither is one."""
-    if gold.kind == answer.kind == "set" or not _is_list(gold) and not _is_list(answer):
+    if gold.kind == answer.kind == "set" or (not is_list(gold) and not is_list(answer)):
         return _same_items(gold.parts, answer.parts) if gold.kind == answer.kind == "set" else None
     if {gold.text, answer.text} == {"or", "and"} and any(
-        _is_relation(p) for p in (*gold.parts, *answer.parts)
+        is_relation(p) for p in (*gold.parts, *answer.parts)
     ):
         return _same_sets(gold, answer) or False
     sets = _same_sets(gold, answer)
     if sets:
         return True
-    wanted, given = _items(gold), _items(answer)
-    names = [[_split_name(item) for item in items] for items in (wanted, given)]
-    if any(_names_matter(found) for found in names) and not _has_names_alike(names):
+    wanted, given = items_of(gold), items_of(answer)
+    names = [[split_name(item) for item in items] for items in (wanted, given)]
+    if any(names_matter(found) for found in names) and not has_names_alike(names):
         return False
     return _same_items(wanted, given)
-
-
-def _is_list(node: Node) -> bool:
-    return node.kind == "list" or any(below.kind == "pm" for below in node.walk())
-
-
-def _names_matter(found: Sequence[object]) -> bool:
-    """Whether several different letters are given values: x = 3, y = 4."""
-    bases = {str(one[0].text).partition("_")[0] for one in found if isinstance(one, tuple)}
-    return len(bases) > 1
-
-
-def _has_names_alike(names: Sequence[Sequence[tuple[Node, Node] | None]]) -> bool:
-    said = [sorted(repr(one[0]) if one else "" for one in found) for found in names]
-    return said[0] == said[1]
-
-
-def _items(node: Node) -> tuple[Node, ...]:
-    if node.kind in ("list", "set"):
-        return tuple(item for part in node.parts for item in _items(part))
-    split = _split_name(node) if node.kind == "relation" else None
-    if split is not None and _is_list(split[1]):
-        name = split[0]
-        return tuple(Node("relation", (name, item), node.text) for item in _items(split[1]))
-    if any(below.kind == "pm" for below in node.walk()):
-        return _with_sign(node, "pm"), _with_sign(node, "mp")
-    return (node,)
-
-
-def _with_sign(node: Node, upper: str) -> Node:
-    """The upper signs of all ± and ∓, or with ``mp`` the lower ones."""
-    parts = tuple(_with_sign(part, upper) for part in node.parts)
-    if node.kind != "pm":
-        return Node(node.kind, parts, node.text)
-    last = parts[-1] if node.text == upper else Node("negative", (parts[-1],))
-    return last if len(parts) == 1 else Node("sum", (parts[0], last))
 
 
 def _same_items(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
@@ -235,7 +182,7 @@ def _same_items(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
 def _same_or_not(one: Node, other: Node) -> bool:
     try:
         return _same(one, other)
-    except Unreadable:
+    except _NO_VALUE:
         return False
 
 
@@ -249,7 +196,7 @@ def _same_in_order(wanted: Sequence[Node], given: Sequence[Node]) -> bool:
 def _same_sets(gold: Node, answer: Node) -> bool | None:
     """Intervals, unions and conditions on a letter; None where one side is none of them."""
     pair = {gold.kind, answer.kind}
-    if pair <= {"tuple", "square", "half", "set"} and len(pair) == 1 or pair == {"tuple", "set"}:
+    if (pair <= {"tuple", "square", "half", "set"} and len(pair) == 1) or pair == {"tuple", "set"}:
         return None  # entry by entry
     wanted, given = solutions_of(gold), solutions_of(answer)
     if wanted is None or given is None:
@@ -282,9 +229,29 @@ def _same_shapes(gold: Node, answer: Node) -> bool | None:
 
 
 _SHAPES = frozenset(
-    "tuple half square set angle relation modulo builder cup cap minus field empty matrix row ratio word based "
-    "list".split()
-) | {"empty cell"}
+    (
+        "tuple",
+        "half",
+        "square",
+        "set",
+        "angle",
+        "relation",
+        "modulo",
+        "builder",
+        "cup",
+        "cap",
+        "minus",
+        "field",
+        "empty",
+        "matrix",
+        "row",
+        "ratio",
+        "word",
+        "based",
+        "list",
+        "empty cell",
+    )
+)
 
 
 def _base(node: Node) -> str:
@@ -316,6 +283,8 @@ def _same_congruence(gold: Node, answer: Node) -> bool:
 def _same_relations(gold: Node, answer: Node) -> bool:
     """The same signs between the same values; one equation or inequality may also be multiplied through."""
     signs = [node.text.split(" ") for node in (gold, answer)]
+    if not letters_of(gold) and _written_parts(gold) != _written_parts(answer):
+        return False  # two true statements are not the same statement
     turned = [_FLIPPED.get(sign, sign if sign in _SYMMETRIC else "") for sign in reversed(signs[1])]
     if signs[0] == signs[1] and _same_in_order(gold.parts, answer.parts):
         return True
@@ -328,6 +297,10 @@ def _same_relations(gold: Node, answer: Node) -> bool:
     parts = answer.parts if signs[0] == signs[1] else answer.parts[::-1]
     sides = [expression(a) - expression(b) for a, b in (gold.parts, parts)]
     return _is_multiple(sides, is_sign_free=signs[0][0] in ("=", "!="))
+
+
+def _written_parts(node: Node) -> list[str]:
+    return sorted(part.text for part in node.walk() if part.text)
 
 
 def _is_multiple(sides: Sequence[object], is_sign_free: bool) -> bool:
@@ -346,8 +319,13 @@ def _is_multiple(sides: Sequence[object], is_sign_free: bool) -> bool:
 
 
 def _same_quantity(gold: Node, answer: Node) -> bool:
-    """With two units the quantities are equal; with one or none the numbers are."""
-    (one, unit, _), (other, given, _) = _quantity(gold), _quantity(answer)
+    """With two units the quantities are equal; with one or none the numbers are.
+
+    A gold answer whose unit may be a variable, ``5 m``, is not the bare number.
+    """
+    (one, unit, _), (other, given, _) = quantity_of(gold), quantity_of(answer)
+    if given is None and any(node.kind == "measure" for node in gold.walk()):
+        return False
     if unit is None or given is None:
         return is_same_value(one, other)
     if unit.dimension != given.dimension:
@@ -356,21 +334,6 @@ def _same_quantity(gold: Node, answer: Node) -> bool:
     if first is not None and second is not None:
         return first * unit.factor == second * given.factor
     return unit.factor == given.factor and is_same_value(one, other)
-
-
-def _quantity(node: Node) -> tuple[Node, Unit | None, str | None]:
-    """The value, its unit and the unit's name."""
-    if node.kind == "negative" and node.parts[0].kind in ("quantity", "degree"):
-        value, unit, name = _quantity(node.parts[0])
-        return Node("negative", (value,)), unit, name
-    if node.kind == "degree":
-        return node.parts[0], read_unit("degrees"), "degrees"
-    if node.kind != "quantity":
-        return node, None, None
-    unit = read_unit(node.text)
-    if unit is not None and unit.dimension and all(kind == "unit" for kind, _ in unit.dimension):
-        return node.parts[0], None, None
-    return node.parts[0], unit, node.text
 
 
 def warm_up() -> None:

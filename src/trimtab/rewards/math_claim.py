@@ -37,7 +37,7 @@ _SENTENCE_END = re.compile(
 )
 # What a box holds that only says where the answer will be.
 _PLACEHOLDER = re.compile(
-    r"(?:\\text\s*\{)?\s*(?:|\.\.\.|…|\\[lc]?dots|\?|_+|(?:your |the |final )*(?:answer|result|solution|number)(?: here)?|答案|最终答案)\s*\}?",
+    r"(?:\\text\s*\{)?\s*(?:|\\h?phantom\{[^{}]*\}|\\(?:quad|square|Box|[;,: ])|\.\.\.|…|\\[lc]?dots|\?|_+|(?:your |the |final )*(?:answer|result|solution|number)(?: here)?|答案|最终答案)\s*\}?",
     re.IGNORECASE,
 )
 
@@ -61,6 +61,8 @@ _DOUBTED = re.compile(
     "或者|也许|可能|不确定|大概|猜",
     re.IGNORECASE,
 )
+# "Alternatively, we can …" is another way to the same answer, when it ends in the same.
+_OTHER_WAY = re.compile(r"\balternatively,? (?=(?:we|one|you|I) (?:can|could|may|note|use)\b)", re.IGNORECASE)
 _COULD_DIFFER = re.compile(
     r"\b(?:it|this|that|answer) (?:might|may|could)(?: also| well)? be\b(?! (?:shown|seen|checked|verified|written|said))",
     re.IGNORECASE,
@@ -136,6 +138,8 @@ def _stands(answer: str, after: str, *, allows_or: bool) -> bool:
         if answer not in said.group(1) and not _CONFIRMED.match(said.group(1).strip()):
             return False  # another answer after it
     beside = after[:120]
+    if _numbers_end_in(answer, after):
+        beside = _OTHER_WAY.sub(" ", beside)
     if _COULD_DIFFER.search(beside):
         return False
     if not _DOUBTED.search(beside) and (allows_or or not _TAKEN_BACK.search(beside)):

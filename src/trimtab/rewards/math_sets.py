@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.rewards.math_node import Node
 from trimtab.rewards.math_tokens import Unreadable
-from trimtab.rewards.math_tree import Node
 from trimtab.rewards.math_values import expression, is_infinite, letters_of
 
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
@@ -26,8 +27,8 @@ class Solutions:
 
 def solutions_of(node: Node) -> Solutions | None:
     """The set that an interval, a union or a condition on one letter describes; None where it is none."""
-    if node.kind not in _SHAPES:
-        return None
+    if node.kind not in _SHAPES or (node.kind == "relation" and "=" in node.text.split(" ")):
+        return None  # an equation is compared as one
     try:
         return _read(node)
     except (Unreadable, TypeError, ValueError, NotImplementedError):
@@ -38,7 +39,12 @@ def is_same_set(one: Solutions, other: Solutions) -> bool:
     """Equal sets; where both name a letter, of the same letter."""
     if None not in (one.letter, other.letter) and one.letter != other.letter:
         return False
-    return bool(one.values == other.values) or one.values.symmetric_difference(other.values).is_empty is True
+    if one.values == other.values:
+        return True
+    try:
+        return one.values.symmetric_difference(other.values).is_empty is True
+    except (TypeError, ValueError, ArithmeticError, NotImplementedError, AttributeError):
+        return False
 
 
 def _read(node: Node) -> Solutions:
@@ -55,16 +61,15 @@ def _read(node: Node) -> Solutions:
         return Solutions(None, sympy.FiniteSet(*map(_number, parts)))
     if kind in ("cup", "cap", "minus"):
         sets = [_read(part).values for part in parts]
-        make = {"cup": sympy.Union, "cap": sympy.Intersection, "minus": sympy.Complement}[kind]
-        return Solutions(None, make(*sets))
+        return Solutions(None, _combined(kind, sets))
     if kind == "relation":
         return _relation(node)
     if kind == "list" and node.text in ("or", "and"):
         found = [_read(part) for part in parts]
         if any(part.kind != "relation" for part in parts) or len({one.letter for one in found}) != 1:
             return _refuse()
-        make = sympy.Union if node.text == "or" else sympy.Intersection
-        return Solutions(found[0].letter, make(*(one.values for one in found)))
+        kind = "cup" if node.text == "or" else "cap"
+        return Solutions(found[0].letter, _combined(kind, [one.values for one in found]))
     if kind == "builder":
         return _builder(*parts)
     return _refuse()
@@ -72,6 +77,24 @@ def _read(node: Node) -> Solutions:
 
 def _refuse() -> Solutions:
     raise Unreadable("no set of real numbers")
+
+
+def _combined(kind: str, sets: Sequence[Any]) -> Any:
+    """A union, an intersection or a difference in which no end point is lost: x<5 or x<3 says one too many."""
+    import sympy
+
+    make = {"cup": sympy.Union, "cap": sympy.Intersection, "minus": sympy.Complement}[kind]
+    found = make(*sets)
+    bounds = sympy.Union(*(one.boundary for one in sets if one not in _fields()))
+    if found.is_empty is not False or found.boundary != bounds:
+        return _refuse()
+    return found
+
+
+def _fields() -> tuple[Any, ...]:
+    import sympy
+
+    return tuple(getattr(sympy.S, name) for name in _FIELDS.values())
 
 
 def _builder(element: Node, condition: Node) -> Solutions:
@@ -135,6 +158,8 @@ def _relation(node: Node) -> Solutions:
         sign = signs[min(index, at)]
         sign = _FLIPPED.get(sign, sign) if index < at else sign
         values = sympy.Intersection(values, _half_line(sign, _number(part)))
+    if values.is_empty is not False:
+        return _refuse()
     return Solutions(letter, values)
 
 

@@ -23,7 +23,7 @@ _LOOKALIKES = str.maketrans(
 )
 _SPELLINGS = (
     ("\\%", "%"), ("\u2212", "-"), ("\u2010", "-"), ("\u2011", "-"), ("\uff0c", ","), ("\u00d7", "\\times "),
-    ("^\\circ", "°"), ("^{\\circ}", "°"), ("^\\degree", "°"), ("\u00bd", "\\frac{1}{2}"),
+    ("^{\\prime}", "'"), ("^{\\prime\\prime}", "''"), ("^{\\prime \\prime}", "''"), ("^\\prime", "'"), ("^\\circ", "°"), ("^{\\circ}", "°"), ("^\\degree", "°"), ("\u00bd", "\\frac{1}{2}"),
 )  # fmt: skip
 # A dash is a minus sign where no number stands before it: 3–5 is a range.
 _DASH = re.compile(r"(?<![0-9A-Za-z)}\]\s])\s*[\u2012\u2013]|(?<=[A-Za-z)}\]])\s*[\u2012\u2013]")
@@ -33,6 +33,7 @@ _THIN_SPACE = re.compile(
 )
 _RAISED = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
 _SUPERSCRIPTS = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
+_PAIR = re.compile(r"(?<!\\)\$((?:[^$\s,;]|\\\$)(?:(?:[^$]|(?<=\\)\$)*?(?:[^$\s,;\\]))?)\$(?![0-9])")
 _SHORT_FRACTION = re.compile(r"\\([dt]?frac)\s*(\\pi|[0-9A-Za-z])\s*(\\pi|[0-9A-Za-z])")
 
 
@@ -60,8 +61,7 @@ def folded(text: str) -> str:
 
 def tidy(text: str) -> str:
     """One spelling of an answer: no dollar signs around it, plain minus, percent and degree signs."""
-    text = visible(text).strip()
-    text = _unwrapped(text)
+    text = _unwrapped(visible(text).strip())
     for old, new in _SPELLINGS:
         text = text.replace(old, new)
     text = _DASH.sub("-", text)
@@ -78,7 +78,9 @@ def _unwrapped(text: str) -> str:
         is_around = len(text) > len(begin) + len(end) and text.startswith(begin) and text.endswith(end)
         if is_around and "$" not in inside.replace("\\$", "") and not inside.endswith("\\"):
             return _unwrapped(inside.strip())
-    return text
+    # "$5$; $10$": pairs around mathematics, where "$5, $10" are two sums of money.
+    plain = _PAIR.sub(r" \1 ", text)
+    return " ".join(plain.split()) if "$" not in plain.replace("\\$", "") else text
 
 
 def _arabic(text: str) -> str:

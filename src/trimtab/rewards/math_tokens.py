@@ -10,6 +10,21 @@ import re
 from dataclasses import dataclass
 
 from trimtab.rewards.math_units import MEASURE_WORDS, read_unit
+from trimtab.rewards.math_vocabulary import (
+    ACCENTS,
+    BRACKETS,
+    CLOSERS,
+    COMMANDS,
+    CURRENCIES,
+    FUNCTIONS,
+    GREEK,
+    GREEK_SIGNS,
+    LAYOUT,
+    OPERATORS,
+    RELATIONS,
+    WORD_NAMES,
+    WRAPPERS,
+)
 
 
 class Unreadable(Exception):
@@ -20,7 +35,7 @@ class Unreadable(Exception):
 class Token:
     """A kind, its text, and whether white space stands before it.
 
-    Kinds: number, letter, word, function, constant, field, empty, operator, relation, open, close, comma, join
+    Kinds: number, letter, word, unit (one letter that may also be a variable: 5 m), function, constant, field, empty, operator, relation, open, close, comma, join
     (and, or), command, begin, end, cell, newrow, currency, prime, gap.
     """
 
@@ -29,59 +44,14 @@ class Token:
     spaced: bool = False
 
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp max min gcd lcm abs det "
-    "arccot arcsec arccsc".split()
-)
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar "
-    "partial".split()
-)
-_GREEK_SIGNS = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ", (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi "
-    "omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega").split(), strict=True))  # fmt: skip
-_RELATIONS = {
-    "=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "==": "=", "lt": "<", "gt": ">", "le": "<=",
-    "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "ne": "!=", "neq": "!=",
-    "approx": "≈", "equiv": "≡", "cong": "≅", "sim": "~", "simeq": "≃", "in": "∈", "notin": "∉", "mid": "∣",
-    "nmid": "∤", "subset": "⊂", "subseteq": "⊆", "supset": "⊃", "perp": "⊥", "parallel": "∥", "propto": "∝",
-    "to": "→", "rightarrow": "→", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "≈", "≡": "≡", "∈": "∈", "∉": "∉",
-    "∣": "∣", "→": "→", "⊂": "⊂", "⊆": "⊆", "∥": "∥", "⊥": "⊥", "⩽": "<=", "⩾": ">=",
-}  # fmt: skip
-_OPERATORS = {
-    "+": "+", "-": "-", "*": "*", "/": "/", "^": "^", "_": "_", "!": "!", "%": "%", ":": ":", "**": "^", "·": "*",
-    "÷": "/", "cdot": "*", "times": "*", "div": "/", "pm": "pm", "mp": "mp", "±": "pm", "∓": "mp", "colon": ":",
-    "cup": "cup", "cap": "cap", "setminus": "minus", "∪": "cup", "∩": "cap", "backslash": "minus", "ast": "*",
-    "circ": "circ", "degrees": "degree", "degree": "degree", "percent": "%", "bmod": "mod", "dagger": "dagger",
-}  # fmt: skip
-_BRACKETS = {"(": "(", "[": "[", "lbrace": "\\{", "lbrack": "[", "langle": "<<", "lfloor": "floor", "lceil": "ceil",
-             "lvert": "|", "lVert": "||"}  # fmt: skip
-_CLOSERS = {")": ")", "]": "]", "rbrace": "\\}", "rbrack": "]", "rangle": ">>", "rfloor": "floor",
-            "rceil": "ceil", "rvert": "|", "rVert": "||"}  # fmt: skip
-_LAYOUT = frozenset(
-    "left right displaystyle textstyle scriptstyle limits nolimits big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr "
-    "middle bigm quad qquad".split()
-)
-_WRAPPERS = frozenset(
-    "text textbf textit textrm texttt textsf textnormal mathrm mathbf mathit mathsf operatorname mbox rm bf it "
-    "boldsymbol bm hbox emph".split()
-)
-_ACCENTS = frozenset("vec hat bar overline tilde widehat widetilde dot ddot overrightarrow underline".split())
-_COMMANDS = frozenset(
-    "frac dfrac tfrac cfrac sqrt binom dbinom tbinom pmod mod angle triangle complement neg".split()
-)
-_WORD_NAMES = {"infinity": "infty", "inf": "infty", "oo": "infty", "pi": "pi"} | {
-    name: name
-    for name in ("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "sigma", "omega", "phi")
-}
-_CURRENCIES = {"\\$": "dollars", "$": "dollars", "€": "euros", "£": "pounds", "¥": "yuan", "￥": "yuan"}
-_NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)")
+_NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]+|\.(?=[/*]))?|\.[0-9]+)")
 _GROUPED = re.compile(
     r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]{1,3}(?: [0-9]{3})+(?! ?[0-9])(?:\.[0-9]+)?"
 )
 _SCIENTIFIC = re.compile(r"[eE][+-]?[0-9]{1,3}(?![0-9.A-Za-z^])")
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*(?:\{([0-9]+)\}|([0-9]))")
+_AFTER_UNIT = re.compile(r"\s*(?:$|[/}),^]|\^\s*\{?[23]|[A-Za-z]{2,}|·)")
+_LAST_UNIT = re.compile(r"(?:\s*\^\s*\{?[23]\}?)?(?:\s*/\s*[A-Za-z]+(?:\s*\^\s*\{?[23]\}?)?)?\s*")
 _RUN = re.compile(r"[A-Za-z]+")
 _FOREIGN = re.compile(r"[\u4e00-\u9fff]+|[A-Za-zà-ÿ]+(?:['’-][A-Za-zà-ÿ]+)*\.?")
 _GLUED = re.compile(r"(arcsin|arccos|arctan|sqrt|sin|cos|tan|cot|log|ln)([a-z])")
@@ -146,8 +116,8 @@ class _Scanner:
             return self.add("number", f"{whole or '0'}.{fixed}({period[0] or period[1]})")
         # Inside brackets a comma separates: (1,250) is a pair.
         grouped = _GROUPED.match(self.text, self.at) if self.depth == 0 else None
-        if grouped and (self.text[self.at - 1 : self.at] == "," or self.text[grouped.end() :].startswith(",") and
-                        not self.text[grouped.end() :].startswith(", ")):  # fmt: skip
+        if grouped and (self.text[self.at - 1 : self.at] == "," or (self.text[grouped.end() :].startswith(",") and
+                        not self.text[grouped.end() :].startswith(", "))):  # fmt: skip
             grouped = None
         found = grouped or _NUMBER.match(self.text, self.at)
         if found is None:
@@ -163,27 +133,25 @@ class _Scanner:
             self.at += 2
             if two == "||":
                 return self.refuse(two)
-            return self.add(
-                "relation" if two in _RELATIONS else "operator", {**_OPERATORS, **_RELATIONS}[two]
-            )
+            return self.add("relation" if two in RELATIONS else "operator", {**OPERATORS, **RELATIONS}[two])
         self.at += 1
         if char in "{}":
             self.add("open" if char == "{" else "close", char)
-        elif char in _BRACKETS or char in _CLOSERS:
-            self.depth += 1 if char in _BRACKETS else -1
-            self.add("open" if char in _BRACKETS else "close", char)
+        elif char in BRACKETS or char in CLOSERS:
+            self.depth += 1 if char in BRACKETS else -1
+            self.add("open" if char in BRACKETS else "close", char)
         elif char == "!" and self.text[self.at : self.at + 1] == "!":
             self.refuse("!")
-        elif char in _OPERATORS:
-            self.add("operator", _OPERATORS[char])
-        elif char in _RELATIONS:
-            self.add("relation", _RELATIONS[char])
+        elif char in OPERATORS:
+            self.add("operator", OPERATORS[char])
+        elif char in RELATIONS:
+            self.add("relation", RELATIONS[char])
         elif char in ",;、":
             self.add("comma", ",")
-        elif char in _CURRENCIES:
-            self.add("currency", _CURRENCIES[char])
-        elif char in _GREEK_SIGNS:
-            self.add("letter", "\\" + _GREEK_SIGNS[char])
+        elif char in CURRENCIES:
+            self.add("currency", CURRENCIES[char])
+        elif char in GREEK_SIGNS:
+            self.add("letter", "\\" + GREEK_SIGNS[char])
         elif char in "'′":
             self.add("prime", "'")
         elif char == "&":
@@ -212,19 +180,19 @@ class _Scanner:
             self.add("function", run)
         elif run in ("sqrt", "binom", "mod"):
             self.add(*(("operator", "mod") if run == "mod" else ("command", run)))
-        elif run in _WORD_NAMES:
-            name = _WORD_NAMES[run]
+        elif run in WORD_NAMES:
+            name = WORD_NAMES[run]
             self.add(
                 "constant" if name in ("infty", "pi") else "letter",
                 name if name in ("infty", "pi") else f"\\{name}",
             )
-        elif run in _OPERATORS:
-            self.add("operator", _OPERATORS[run])
+        elif run in OPERATORS:
+            self.add("operator", OPERATORS[run])
         elif run in ("per", "cent") and self.text[self.at :].strip() == "cent":
             self.at = len(self.text)
             self.add("operator", "%")
         elif self._is_unit(run):
-            self.add("word", run)
+            self.add("unit" if len(run) == 1 and self.found[-1].kind == "number" else "word", run)
         elif _GLUED.fullmatch(run):
             function, letter = _GLUED.fullmatch(run).groups()  # type: ignore[union-attr]
             self.add("command" if function == "sqrt" else "function", function)
@@ -243,15 +211,17 @@ class _Scanner:
         if before is None or read_unit(run) is None:
             return False
         if before.kind == "word" or (
-            before.text == "/" and len(self.found) > 1 and self.found[-2].kind == "word"
+            before.text == "/" and len(self.found) > 1 and self.found[-2].kind in ("word", "unit")
         ):
             return True
-        follows = re.match(r"\s*(?:$|[/}),^]|\^\s*\{?[23]|[A-Za-z]{2,}|·)", self.text[self.at :]) is not None
         is_value = before.kind in ("number", "close", "constant")
-        if len(run) == 1:
-            is_first = all(token.text in "+-" for token in self.found[:-1])
-            return self.spaced and before.kind == "number" and follows and is_first
-        return is_value and follows
+        follows = self.text[self.at :]
+        if len(run) > 1:
+            return is_value and _AFTER_UNIT.match(follows) is not None
+        is_first = all(token.text in "+-" for token in self.found[:-1])
+        return (
+            self.spaced and before.kind == "number" and is_first and _LAST_UNIT.fullmatch(follows) is not None
+        )
 
     def words(self) -> None:
         """Words of ``\\text``, and Chinese ones."""
@@ -281,8 +251,10 @@ class _Scanner:
         """Whether a unit may stand here: behind a value, a unit, or a unit's slash."""
         if not self.found:
             return False
-        is_slash = self.found[-1].text == "/" and len(self.found) > 1 and self.found[-2].kind == "word"
-        return is_slash or self.found[-1].kind in ("number", "close", "constant", "letter", "word")
+        is_slash = (
+            self.found[-1].text == "/" and len(self.found) > 1 and self.found[-2].kind in ("word", "unit")
+        )
+        return is_slash or self.found[-1].kind in ("number", "close", "constant", "letter", "word", "unit")
 
     def command(self) -> None:
         match = re.compile(r"\\(?:([A-Za-z]+)|(.))", re.DOTALL).match(self.text, self.at)
@@ -293,15 +265,15 @@ class _Scanner:
         name, sign = match.groups()
         if sign is not None:
             self._escaped(sign)
-        elif name in _LAYOUT:
+        elif name in LAYOUT:
             self._layout(name)
-        elif name in _WRAPPERS:
+        elif name in WRAPPERS:
             self._wrapped(name)
         elif name in ("begin", "end"):
             self._environment(name)
         elif name in FUNCTIONS:
             self.add("function", name)
-        elif name in _GREEK:
+        elif name in GREEK:
             self.add("letter", f"\\{name}")
         elif name in ("pi", "infty"):
             self.add("constant", name)
@@ -312,16 +284,16 @@ class _Scanner:
             self.add(
                 "field" if name == "mathbb" else "letter", letter if name == "mathbb" else f"{name} {letter}"
             )
-        elif name in _ACCENTS:
+        elif name in ACCENTS:
             self.add("letter", f"{name} {self._argument().replace(' ', '')}")
-        elif name in _RELATIONS:
-            self.add("relation", _RELATIONS[name])
-        elif name in _OPERATORS:
-            self.add("operator", _OPERATORS[name])
-        elif name in _BRACKETS or name in _CLOSERS:
-            table, kind = (_BRACKETS, "open") if name in _BRACKETS else (_CLOSERS, "close")
+        elif name in RELATIONS:
+            self.add("relation", RELATIONS[name])
+        elif name in OPERATORS:
+            self.add("operator", OPERATORS[name])
+        elif name in BRACKETS or name in CLOSERS:
+            table, kind = (BRACKETS, "open") if name in BRACKETS else (CLOSERS, "close")
             self.add("bar" if table[name] == "|" else kind, table[name])
-        elif name in _COMMANDS:
+        elif name in COMMANDS:
             self.add("command", {"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom",
                                  "tbinom": "binom"}.get(name, name))  # fmt: skip
         elif name == "prime":

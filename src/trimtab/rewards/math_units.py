@@ -8,6 +8,11 @@ from fractions import Fraction
 
 Dimension = tuple[tuple[str, int], ...]  # what it measures and to which power, sorted: (("length", 2),)
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Kind → names and their factor. A name with a plural in -s is found by its singular.
 _TABLE: dict[str, dict[str, str]] = {
     "length": {
@@ -54,7 +59,7 @@ UNITS: dict[str, tuple[str, Fraction]] = {
     name: (kind, Fraction(factor)) for kind, names in _TABLE.items() for name, factor in names.items()
 }
 # What is counted and not measured. Each is a unit of its own, but the Chinese measure words are none.
-COUNTED = frozenset(
+COUNTED = _words(
     "apple people person student book point item page car dog cat tree boy girl child children man men woman "
     "women egg cookie ticket ball marble coin card chair table box boxes stamp pencil pen flower bird fish "
     "animal bottle bag player team game match matches customer worker employee guest friend slice pizza cake "
@@ -62,7 +67,7 @@ COUNTED = frozenset(
     "diagonal triangle square circle step mark vote room house floor bus buses train seat toy shirt sheep cow "
     "horse chicken duck rabbit letter word song movie photo picture gift lap bolt bead sticker "
     "brick ribbon rose candle candy candies cupcake muffin donut sandwich sandwiches plate dish dishes "
-    "number prime term root element subset arrangement outcome combination permutation".split()
+    "number prime term root element subset arrangement outcome combination permutation"
 )
 MEASURE_WORDS = re.compile(r"[个人只件次本张页辆棵名位条头台套支枚块]")
 

@@ -10,9 +10,9 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from trimtab.rewards.math_node import Node
 from trimtab.rewards.math_text import MYRIADS, TENS
 from trimtab.rewards.math_tokens import Unreadable
-from trimtab.rewards.math_tree import Node
 
 _MAX_BITS = 50_000  # of a number
 _MAX_FACTORIAL = 2_000
@@ -141,10 +141,10 @@ def _may_be_zero(difference: Any) -> bool:
     if difference.atoms(sympy.core.function.AppliedUndef):
         return True
     try:
-        value = difference.subs(point).evalf(60)
-        return not value.is_number or not value.is_comparable or abs(value) < sympy.Float("1e-40")
-    except (ArithmeticError, ValueError, TypeError, NotImplementedError):
+        parts = difference.subs(point).evalf(60).as_real_imag()
+    except (ArithmeticError, ValueError, TypeError, NotImplementedError, AttributeError):
         return True
+    return not any(part.is_comparable and abs(part) > sympy.Float("1e-40") for part in parts)
 
 
 def expression(node: Node) -> Any:

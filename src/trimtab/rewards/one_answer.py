@@ -1,7 +1,7 @@
 """A strict grader for one short answer that is not a number alone: a word, a list, a grid.
 
 The text commits to one answer, or earns nothing. Either one ``<answer>`` element, with nothing around it that
-takes it back; or what ``math_answer.final_answer`` reads (a box, ``####``, "the answer is …", one short
+takes it back; or what ``math_claim.final_answer`` reads (a box, ``####``, "the answer is …", one short
 line); or the answer is the whole text. Then it must equal the gold one: an answer that merely contains it,
 names several, or is nearly right earns nothing.
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from trimtab.rewards.math_answer import final_answer
-from trimtab.rewards.rules import RuleReward, column_of
+from trimtab.rewards.gold_column import DEFAULT, final_of, golds_of
+from trimtab.rewards.math_claim import final_answer
+from trimtab.rewards.rules import RuleReward
 from trimtab.types import Sample
 
 _MAX_TEXT = 50_000
@@ -21,14 +22,20 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,30})(?:\.\d{1,30})?", re.
 _STAND_IN = "7"  # an answer that nothing can be said against
 
 
-def one_answer_reward(column: str = "answer", name: str = "one_answer") -> RuleReward:
-    """1 when the completion's one answer equals the row's ``column``, white space aside; else 0."""
+def one_answer_reward(column: str = DEFAULT, name: str = "one_answer") -> RuleReward:
+    """1 when the completion's one answer equals the row's ``column``, white space aside; else 0.
+
+    Of several accepted answers any is right; of a whole solution its final answer is.
+    """
+
+    def accepted(sample: Sample) -> tuple[str, ...]:
+        return tuple(final_of(gold) for gold in golds_of(sample, column, name))
 
     def rule(sample: Sample) -> bool:
-        gold = column_of(sample, column, name)
-        return any(is_same_answer(gold, answer) for answer in answers_of(sample))
+        golds = accepted(sample)
+        return any(is_same_answer(gold, answer) for answer in answers_of(sample) for gold in golds)
 
-    return RuleReward(name, rule)
+    return RuleReward(name, rule, accepted, "<answer>{}</answer>")
 
 
 def answers_of(sample: Sample) -> list[str]:

@@ -16,8 +16,8 @@ from typing import Any
 from trimtab.errors import RewardError
 from trimtab.rewards.base import check_result
 from trimtab.rewards.forked import ForkedPool
+from trimtab.rewards.gold_column import column_of
 from trimtab.rewards.one_answer import answers_of, is_same_answer
-from trimtab.rewards.rules import column_of
 from trimtab.types import RewardResult, Sample
 
 # Data sets with several right answers whose scorer is a verifier.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from trimtab.errors import RewardError
 from trimtab.rewards.base import check_result, describe
+from trimtab.rewards.gold_column import DEFAULT, final_of, golds_of, value_of
 from trimtab.types import Prompt, RewardResult, Sample
 
 Rule = Callable[[Sample], float | bool | None]
@@ -30,15 +31,32 @@ class RuleReward:
 
     name: str
     rule: Rule
-    gold: Callable[[Sample], str] | None = None  # what a completion that deserves 1 would be for this row
+    gold: Callable[[Sample], tuple[str, ...]] | None = None  # the accepted answers of a row
+    write: str = "{}"  # how a completion says one of them
 
     def gold_completion(self, prompt: Prompt) -> str | None:
-        """The row's gold answer as a completion; None where the rule has no gold.
+        """The row's first gold answer as a completion; None where the rule has no gold.
 
         Raises:
             RewardError: the row has no gold answer.
         """
-        return self.gold(Sample(prompt, "")) if self.gold else None
+        return self.written(self.gold_answers(prompt)[0]) if self.gold else None
+
+    def gold_answers(self, prompt: Prompt) -> tuple[str, ...]:
+        """All accepted answers of the row; none where the rule has no gold.
+
+        Raises:
+            RewardError: the row has no gold answer.
+        """
+        return self.gold(Sample(prompt, "")) if self.gold else ()
+
+    def written(self, answer: str) -> str:
+        """A completion that gives this answer."""
+        return self.write.format(answer) if self.write != "{}" else answer
+
+    def reads(self, answer: str) -> bool:
+        """Whether an answer is compared as what is meant and not only as text: rules always say how."""
+        return True
 
     def score(self, samples: Sequence[Sample]) -> list[RewardResult]:
         """Return one result per sample, in order."""
@@ -53,28 +71,25 @@ class RuleReward:
             return RewardResult(None, error=f"reward {self.name} failed: {describe(error)}")
 
 
-def column_of(sample: Sample, column: str, name: str) -> str:
-    """Return a column of the row as text.
+def exact_match(column: str = DEFAULT, ignore_case: bool = False) -> RuleReward:
+    """1 when the completion equals the row's ``column``, white space around both ignored; else 0.
 
-    Raises:
-        RewardError: the row has no such column, or it is empty.
+    Of several accepted answers any is right; of a whole solution (``#### 18``) also its final answer.
     """
-    value = sample.prompt.columns.get(column)
-    if value is None or str(value).strip() == "":
-        raise RewardError(
-            f"Reward {name} needs the column '{column}', which row {sample.prompt.id} does not have."
-        )
-    return str(value)
 
-
-def exact_match(column: str = "answer", ignore_case: bool = False) -> RuleReward:
-    """1 when the completion equals the row's ``column``, white space around both ignored; else 0."""
+    def accepted(sample: Sample) -> tuple[str, ...]:
+        golds = golds_of(sample, column, "exact_match")
+        as_it_is = value_of(sample.prompt.columns, column)
+        written = (as_it_is,) if isinstance(as_it_is, str) else ()
+        return tuple(dict.fromkeys((*golds, *map(final_of, golds), *written)))
 
     def rule(sample: Sample) -> bool:
-        given, wanted = sample.completion.strip(), column_of(sample, column, "exact_match").strip()
-        return given.casefold() == wanted.casefold() if ignore_case else given == wanted
+        given, wanted = sample.completion.strip(), [gold.strip() for gold in accepted(sample)]
+        if ignore_case:
+            given, wanted = given.casefold(), [gold.casefold() for gold in wanted]
+        return given in wanted
 
-    return RuleReward("exact_match", rule, lambda sample: column_of(sample, column, "exact_match"))
+    return RuleReward("exact_match", rule, accepted)
 
 
 def regex(pattern: str, full: bool = False) -> RuleReward:
@@ -147,7 +162,8 @@ def contains(words: Sequence[str], mode: str = "share", column: str | None = Non
         raise RewardError("Reward contains: give `words` or a `column` of words to look for.")
 
     def rule(sample: Sample) -> float:
-        extra = re.split("[,，、]", column_of(sample, column, "contains")) if column else []
+        texts = golds_of(sample, column, "contains") if column else ()
+        extra = [word for text in texts for word in re.split("[,，、]", text)]
         every = [*wanted, *(word.strip() for word in extra if word.strip())]
         return float(modes[mode](sum(word in sample.completion for word in every), len(every)))
 

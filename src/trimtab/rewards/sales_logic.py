@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from trimtab.errors import RewardError
 from trimtab.rewards.final_number import final_number_reward
+from trimtab.rewards.gold_column import column_of
 from trimtab.rewards.one_answer import answers_of
-from trimtab.rewards.rules import RuleReward, column_of
+from trimtab.rewards.rules import RuleReward
 from trimtab.types import Sample
 
 _ISO = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})", re.ASCII)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from trimtab.cli.checks.line import CheckLine
 from trimtab.config import Recipe
-from trimtab.rewards.gold import check_gold
+from trimtab.rewards.gold import GoldReport, check_gold
 from trimtab.rewards.registry import build_reward, uses_reward_model
 from trimtab.types import Prompt
 
@@ -33,3 +33,14 @@ def check_gold_answers(recipe: Recipe, sets: Mapping[str, Sequence[Prompt]]) -> 
         elif report.rewards:
             shown = f"those of {key} earn 1 by {', '.join(report.rewards)} ({report.scope})"
             yield CheckLine("pass", "gold answers", shown)
+        yield from _doubtful(report, key)
+
+
+def _doubtful(report: GoldReport, key: str) -> Iterator[CheckLine]:
+    """What earns 1 and may still teach something else than it seems."""
+    if report.doubts:
+        fix = "the reward leaves out a part of these answers: write them in a form of docs/rewards.md"
+        yield CheckLine("warn", "gold answers", report.describe_doubts(key), fix)
+    if report.as_written:
+        fix = "write them in a form of docs/rewards.md, or ask for exactly this writing in the prompt"
+        yield CheckLine("warn", "gold answers", report.describe_as_written(key), fix)
