@@ -68,15 +68,12 @@ def extract_code(completion: str, names: Sequence[str] = ()) -> str | None:
         >>> extract_code("Here:\\n```python\\nprint(1)\\n```\\nDone.")
         'print(1)\\n'
     """
-    text = _without_thoughts(completion.replace("\r\n", "\n"))
-    found = None if text is None else _blocks(text)
-    if text is None or found is None:
+    answer = _without_thoughts(completion.replace("\r\n", "\n"))
+    found = None if answer is None else _blocks(answer)
+    if answer is None or found is None:
         return None
-    if not found:
-        wrapped = _WRAPPED.fullmatch(text)
-        code = _unfenced(wrapped[2] if wrapped else text)
-    else:
-        code = _chosen(found, names)
+    wrapped = _WRAPPED.fullmatch(answer)
+    code = _chosen(found, names) if found else _unfenced(wrapped[2] if wrapped else answer)
     return code if code is not None and code.strip() and len(code) <= MAX_CODE and "\0" not in code else None
 
 
@@ -101,12 +98,14 @@ def defines(code: str, name: str) -> bool:
 def only_function(code: str, prompt: str = "") -> str | None:
     """The function that a solution is asked for, where its row does not name one.
 
-    The last one at the top that the prompt names, else the last one; else a method of ``Solution``.
+    A method where there is a ``class Solution``, else a function at the top: the last one that the prompt
+    names, else the last one.
     """
-    top = [name for name in _FUNCTION.findall(code) if name != "main"]
-    names = top or [name for name in _METHOD.findall(code) if not name.startswith("_")]
-    named = [name for name in names if re.search(rf"\b{re.escape(name)}\b", prompt)]
-    return (named or names or [None])[-1]
+    names: list[str] = [name for name in _FUNCTION.findall(code) if name != "main"]
+    if re.search(r"^class[ \t]+Solution\b", code, re.MULTILINE):
+        names = [name for name in _METHOD.findall(code) if not name.startswith("_")] or names
+    found = [name for name in names if re.search(rf"\b{re.escape(name)}\b", prompt)] or names
+    return found[-1] if found else None
 
 
 def _without_thoughts(text: str) -> str | None:
