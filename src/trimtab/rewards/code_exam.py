@@ -21,7 +21,7 @@ from trimtab.errors import RewardError
 from trimtab.rewards.sandbox import SandboxPool
 from trimtab.rewards.sandbox.session import Session
 
-_MAX_TEXT = 1_000_000  # characters of a script
+_MAX_TEXT = 5_000_000  # characters of a script
 _PARTS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 _START_SECONDS = 10.0  # until a program of ours must have begun
 

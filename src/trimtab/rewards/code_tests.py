@@ -55,9 +55,12 @@ class CodeReward:
         """Return one result per sample, in order."""
         results: list[RewardResult | None] = [None] * len(samples)
         jobs: dict[int, _Job] = {}
+        known: dict[int, tuple[Tests, Tests]] = {}  # of a prompt: a group shares it
         for row, sample in enumerate(samples):
             try:
-                found = self._job(sample)
+                if id(sample.prompt) not in known:
+                    known[id(sample.prompt)] = self._tests(sample.prompt)
+                found = self._job(sample, known[id(sample.prompt)])
             except RewardError as error:
                 results[row] = RewardResult(None, error=str(error))
                 continue
@@ -94,14 +97,12 @@ class CodeReward:
     def _examiner(self) -> Examiner:
         return Examiner(self.pool)
 
-    def _job(self, sample: Sample) -> _Job | None:
-        """What is to be run; None where the completion holds no code.
+    def _tests(self, prompt: Prompt) -> tuple[Tests, Tests]:
+        return read_tests(prompt.columns, self.column, prompt.id, _prompt_code(prompt))
 
-        Raises:
-            RewardError: the row's tests cannot be read.
-        """
-        prompt = sample.prompt
-        visible, hidden = read_tests(prompt.columns, self.column, prompt.id, _prompt_code(prompt))
+    def _job(self, sample: Sample, tests: tuple[Tests, Tests]) -> _Job | None:
+        """What is to be run; None where the completion holds no code."""
+        prompt, (visible, hidden) = sample.prompt, tests
         cases = tuple(_as_meant(case, sample.completion) for case in (*visible.cases, *hidden.cases))
         names = [case["fn"] for case in cases if case.get("fn")]
         for script in (visible.script, hidden.script):
@@ -117,7 +118,7 @@ class CodeReward:
             if name is None:
                 return None
             cases = tuple(case | {"fn": name} if case.get("fn", "") is None else case for case in cases)
-        return _Job(code, cases, len(visible.cases), (visible, hidden))
+        return _Job(code, cases, len(visible.cases), tests)
 
     def _judge_all(self, jobs: Sequence[_Job]) -> list[RewardResult]:
         with_cases = [job for job in jobs if job.cases]
