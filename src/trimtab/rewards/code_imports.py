@@ -49,7 +49,7 @@ def missing_imports(code: str) -> str:
         return ""
     bare = _STRINGS.sub("''", code)
     used = set(re.findall(r"(?<![\w.])[A-Za-z_]\w*", bare))
-    inside = re.sub(r"->[^:\n]*:", ":", bare)
+    inside = re.sub(r"->[^:>\n]*:", ":", bare)
     bound = set(re.findall(r"(?:^|[ \t,;(])([A-Za-z_]\w*)[ \t]*(?:=(?!=)|:(?!:))", inside, re.MULTILINE))
     bound |= set(re.findall(r"\b(?:def|class|as|for)[ \t]+([A-Za-z_]\w*)", bare))
     for line in re.findall(r"^[ \t]*(?:from[ \t]+\S+[ \t]+)?import[ \t]+(.*)$", bare, re.MULTILINE):
