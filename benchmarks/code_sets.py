@@ -2,7 +2,9 @@
 
 The rows go into the reward as they are; nothing is converted here. What a mutant deserves is found without
 any part of the reward: the set's own tests are run on it by plain Python in a process with a time limit. A
-mutant that passes them is no mutant (equivalent under these tests) and is counted by itself.
+mutant that passes them is no mutant (equivalent under these tests) and is counted by itself. Of HumanEval's
+programs the function that is asked for is changed, not the helpers that its prompt gives: the sets' own
+harness would take a solution's word for those, the reward takes the prompt's.
 
     python benchmarks/code_sets.py --humaneval HumanEval.jsonl --mbpp mbpp.jsonl --mutants 3 --json out.json
 """
@@ -45,6 +47,7 @@ class CodeSet:
     rows: tuple[Row, ...]
     solution: Callable[[Row], str]
     harness: Callable[[Row, str], str]
+    function: Callable[[Row], str] = lambda row: ""  # what is changed in a mutant; "" is all of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ def humaneval(rows: Sequence[Row]) -> CodeSet:
         tuple(rows),
         lambda row: row["prompt"] + row["canonical_solution"],
         lambda row, code: f"{code}\n{row['test']}\ncheck({row['entry_point']})\n",
+        lambda row: str(row["entry_point"]),
     )
 
 
@@ -89,10 +93,17 @@ def mbpp(rows: Sequence[Row]) -> CodeSet:
     )
 
 
-def mutants(code: str, count: int, rng: random.Random) -> list[str]:
-    """Up to ``count`` different programs, each with one change somewhere in ``code``."""
+def mutants(code: str, count: int, rng: random.Random, function: str = "") -> list[str]:
+    """Up to ``count`` different programs, each with one change in ``code``, or in a function of it."""
     tree = ast.parse(code)
-    sites = [(place, way) for place, node in enumerate(ast.walk(tree)) for way in range(len(_changes(node)))]
+    inside = [node for node in tree.body if function in ("", getattr(node, "name", None))]
+    own = {id(node) for part in inside for node in ast.walk(part)}
+    sites = [
+        (place, way)
+        for place, node in enumerate(ast.walk(tree))
+        if id(node) in own
+        for way in range(len(_changes(node)))
+    ]
     rng.shuffle(sites)
     found: list[str] = []
     plain = ast.unparse(tree)
@@ -176,7 +187,11 @@ def measure(code_set: CodeSet, reward: CodeReward, num_mutants: int, seed: int =
     """Grade canonical solutions and mutants, and compare with the set's own harness."""
     rng = random.Random(seed)
     canonical = [(row, code_set.solution(row)) for row in code_set.rows]
-    changed = [(row, other) for row, code in canonical for other in mutants(code, num_mutants, rng)]
+    changed = [
+        (row, other)
+        for row, code in canonical
+        for other in mutants(code, num_mutants, rng, code_set.function(row))
+    ]
     answers = [*canonical, *changed]
     programs = [code_set.harness(row, code) for row, code in answers]
     with ThreadPoolExecutor(2) as threads:
@@ -223,9 +238,7 @@ def main() -> int:
         shown = {name: getattr(figures, name) for name in Figures.__slots__}
         found[code_set.name] = shown
         print(f"{code_set.name}: {len(code_set.rows)} rows")
-        print(
-            f"  canonical right by its harness {figures.canonical_right}, of them paid {figures.canonical_paid}"
-        )
+        print(f"  canonical right {figures.canonical_right}, of them paid {figures.canonical_paid}")
         print(f"  wrong mutants {figures.wrong}, unpaid {figures.wrong_unpaid}")
         print(f"  equivalent mutants {figures.equivalent}, paid {figures.equivalent_paid}")
         print("  " + "\n  ".join(figures.disagreements))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_CODE = 200_000  # characters
+_MAX_NAMES = 100  # that are looked for, so that a text of nothing but functions takes no longer
 _PYTHON = re.compile(r"\{?\.?(?:i?python|py)[\d.]*(?![\w+-])", re.IGNORECASE)
 # Blocks with these words hold something else: what is printed, what is typed, other languages.
 _OTHER = frozenset(
@@ -22,12 +23,21 @@ _OTHER = frozenset(
         "lua markdown md diff latex tex mermaid dockerfile makefile cmd powershell csv log none traceback",
     )
 )
-_OPENING = re.compile(r"^(?P<before>.*?)(?P<mark>`{3,}|~{3,})[ \t]*(?P<info>[^`]*)$")
+_MARK = re.compile(r"`{3,}|~{3,}")
+_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+")
 _QUOTE = re.compile(r"^(?:[ \t]*>)+ ?")
-_TAG_END = r"(?:[ \t]*</?\w+>)*[ \t]*$"
+_TAG_END = r"(?:[ \t]*(?:</?\w+>|<\|\w+\|>|\[/\w+\]))*[ \t]*$"
+# A block on one line, and code that begins on the line of its fence.
+_ONE_LINE = re.compile(
+    r"^(?:[^`]*[\s:])?```(?:(?:python|py)3?\s)?\s*((?:def|class|import|from)\s[^`]+)```\s*$"
+)
+_ON_FENCE = re.compile(r"(\S*?)\s*((?:def|class|import|from)\s.*)")
 _THOUGHT_END = re.compile(r"(?<![\"'])(?<![^`]`)</(think|thinking|reasoning|thought)>", re.IGNORECASE)
 _THOUGHT = re.compile(r"\s*<(think|thinking|reasoning|thought)>", re.IGNORECASE)
-_WRAPPED = re.compile(r"\s*<(answer|code|solution)>\s*\n?(.*?)</\1>\s*", re.DOTALL | re.IGNORECASE)
+_WRAPPED = re.compile(
+    r"\s*[<\[](answer|code|solution|python)[>\]]\s*\n?(.*?)[<\[]/\1[>\]]\s*", re.DOTALL | re.IGNORECASE
+)
+_WORDS = re.compile(r"[A-Z][\w'’,]*(?: [\w'’,`()./+*-]+){2,}[:.!]?(?:\s|$)")
 _CODE_LINE = re.compile(r"(?:def|class|import|from|async def|@)\b|@\w|[A-Za-z_]\w* *=[^=]|for |while |if ")
 _READS = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0|\bfileinput\b|\bos\.read\s*\(\s*0")
 _PRINTS = re.compile(r"\bprint\s*\(|\bstdout\b")
@@ -54,6 +64,13 @@ class Block:
         return self.word in _OTHER
 
 
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    before: str
+    mark: str
+    info: str
+
+
 def extract_code(completion: str, names: Sequence[str] = ()) -> str | None:
     """The solution in a completion; None: nothing to run. Without a fence it is the whole text.
 
@@ -68,26 +85,23 @@ def extract_code(completion: str, names: Sequence[str] = ()) -> str | None:
         >>> extract_code("Here:\\n```python\\nprint(1)\\n```\\nDone.")
         'print(1)\\n'
     """
-    text = _without_thoughts(completion.replace("\r\n", "\n"))
-    found = None if text is None else _blocks(text)
-    if text is None or found is None:
+    answer = _without_thoughts(completion.replace("\r\n", "\n"))
+    found = None if answer is None else _blocks(answer)
+    if answer is None or found is None:
         return None
-    if not found:
-        wrapped = _WRAPPED.fullmatch(text)
-        code = _unfenced(wrapped[2] if wrapped else text)
-    else:
-        code = _chosen(found, names)
+    wrapped = _WRAPPED.fullmatch(answer)
+    code = _chosen(found, names) if found else _unfenced(wrapped[2] if wrapped else answer)
     return code if code is not None and code.strip() and len(code) <= MAX_CODE and "\0" not in code else None
 
 
-def defines(code: str, name: str) -> bool:
-    """Whether ``code`` seems to define ``name``, at its top or as a method.
+def defines(code: str, *names: str) -> bool:
+    """Whether ``code`` seems to define one of ``names``, at its top or as a method.
 
     Example:
         >>> defines("class Solution:\\n    def add(self, a, b): ...", "add"), defines("add(1)", "add")
         (True, False)
     """
-    word = re.escape(name)
+    word = f"(?:{'|'.join(map(re.escape, names))})"
     top = rf"^(?:(?:async[ \t]+)?def|class)[ \t]+{word}\b|^{word}[ \t]*(?::[^=\n]*)?=(?!=)"
     method = rf"^[ \t]+(?:async[ \t]+)?def[ \t]+{word}\b"
     brought = rf"^(?:from[ \t]+\S+[ \t]+)?import[ \t].*\b{word}\b"
@@ -101,58 +115,77 @@ def defines(code: str, name: str) -> bool:
 def only_function(code: str, prompt: str = "") -> str | None:
     """The function that a solution is asked for, where its row does not name one.
 
-    The last one at the top that the prompt names, else the last one; else a method of ``Solution``.
+    A method where there is a ``class Solution``, else a function at the top: the last one that the prompt
+    names, else the last one.
     """
-    top = [name for name in _FUNCTION.findall(code) if name != "main"]
-    names = top or [name for name in _METHOD.findall(code) if not name.startswith("_")]
-    named = [name for name in names if re.search(rf"\b{re.escape(name)}\b", prompt)]
-    return (named or names or [None])[-1]
+    names: list[str] = [name for name in _FUNCTION.findall(code) if name != "main"]
+    if re.search(r"^class[ \t]+Solution\b", code, re.MULTILINE):
+        names = [name for name in _METHOD.findall(code) if not name.startswith("_")] or names
+    names = names[-_MAX_NAMES:]
+    found = [name for name in names if re.search(rf"\b{re.escape(name)}\b", prompt)] or names
+    return found[-1] if found else None
 
 
 def _without_thoughts(text: str) -> str | None:
     """What comes after the thoughts; None where they do not end."""
-    while (begun := _THOUGHT.match(text)) is not None:
-        end = _THOUGHT_END.search(text, begun.end())
+    while True:
+        begun = _THOUGHT.match(text)
+        end = _THOUGHT_END.search(text, begun.end() if begun else 0)
         if end is None:
-            return None
+            return None if begun else text
+        # Without a beginning: the template may have opened the thoughts, so that only their end is here.
+        if begun is None and re.search(rf"<{end[1]}>", text[: end.start()], re.IGNORECASE):
+            return text
         text = text[end.end() :]
-    # The template may have opened the thoughts: then only their end is here.
-    end = _THOUGHT_END.search(text)
-    if end is not None and not re.search(rf"<{end[1]}>", text[: end.start()], re.IGNORECASE):
-        return _without_thoughts(text[end.end() :])
-    return text
 
 
 def _blocks(text: str) -> list[Block] | None:
     """The closed blocks in order; None where the last one is not closed."""
     lines, found, at = text.split("\n"), list[Block](), 0
     while at < len(lines):
+        one_line = _ONE_LINE.match(lines[at])
+        if one_line is not None:
+            found.append(Block("python", one_line[1] + "\n"))
+            at += 1
+            continue
         quote = _QUOTE.match(lines[at])
         opening = _opening(lines[at][quote.end() :] if quote else lines[at])
         at += 1
         if opening is None:
             continue
         body = [_QUOTE.sub("", line) for line in lines[at:]] if quote else lines[at:]
-        length, last = _length(body, opening["mark"])
+        length, last = _length(body, opening.mark)
         if length is None:
             return None
         inside = [*body[:length], *([last] if last else [])]
-        word = opening["info"].strip().split(" ")[0].lower()
-        found.append(Block(word, _dedented(inside, bool(opening["before"]))))
+        found.append(_block(opening.info, inside, is_indented=bool(opening.before)))
         at += length + 1
     return found
 
 
-def _opening(line: str) -> re.Match[str] | None:
-    """A fence that opens a block: alone, in a list item, or after words."""
-    found = _OPENING.match(line)
-    if found is None:
+def _block(info: str, lines: Sequence[str], *, is_indented: bool) -> Block:
+    """A block from its info string and its lines; some have a line of the other's."""
+    begun = _ON_FENCE.fullmatch(info)
+    if begun is not None:
+        info, lines = begun[1], [begun[2], *lines]
+    if not info and lines and _PYTHON.fullmatch(lines[0].strip()):
+        info, lines = lines[0].strip(), lines[1:]
+    return Block(info.split(" ")[0].lower(), _dedented(lines, is_indented and begun is None))
+
+
+def _opening(line: str) -> _Opening | None:
+    """A fence that opens a block: alone, in a list item, or after words; the first of the line decides."""
+    mark = _MARK.search(line)
+    if mark is None:
         return None
-    before, info = found["before"], found["info"].strip()
-    if not before.strip() or re.fullmatch(r"\s*(?:[-*+]|\d+[.)])\s+", before):
-        return found
-    is_word = re.fullmatch(r"[\w+.#{}-]*", info) is not None
-    return found if is_word and found["mark"][0] == "`" and "`" not in before else None
+    before, info = line[: mark.start()], line[mark.end() :].strip()
+    if "`" in info and mark[0][0] == "`":
+        return None
+    if before.strip() and not _ITEM.fullmatch(before):
+        is_word = re.fullmatch(r"[\w+.#{}-]*", info) is not None
+        if not is_word or mark[0][0] != "`" or "`" in before:
+            return None
+    return _Opening(before, mark[0], info)
 
 
 def _length(lines: Sequence[str], mark: str) -> tuple[int | None, str]:
@@ -211,7 +244,8 @@ def _chosen(found: Sequence[Block], names: Sequence[str]) -> str | None:
     python = [block.text for block in found if block.is_python]
     unknown = [block.text for block in found if not block.is_python and not block.is_other]
     for texts in (python, unknown) if names else ():
-        defining = [text for text in texts if any(defines(text, name) for name in names)]
+        wanted = list(names)[-_MAX_NAMES:]
+        defining = [text for text in texts if defines(text, *wanted)]
         if defining:
             return _with_parts(defining[-1], texts)
     texts = [block.text for block in found if not block.is_other]
@@ -224,18 +258,26 @@ def _chosen(found: Sequence[Block], names: Sequence[str]) -> str | None:
 
 def _with_parts(chosen: str, texts: Sequence[str]) -> str:
     """The chosen block, after earlier ones that hold functions it uses and lacks."""
-    parts = list[str]()
+    parts, words = list[str](), set(re.findall(r"\w+", chosen))
     for text in texts[: texts.index(chosen)]:
-        own = set(re.findall(r"^(?:async def|def|class)[ \t]+(\w+)", text, re.MULTILINE))
-        if any(re.search(rf"\b{name}\b", chosen) and not defines(chosen, name) for name in own):
+        own = words.intersection(re.findall(r"^(?:async def|def|class)[ \t]+(\w+)", text, re.MULTILINE))
+        if any(not defines(chosen, name) for name in sorted(own)[:_MAX_NAMES]):
             parts.append(text)
     return "".join([*parts, chosen])
 
 
 def _unfenced(text: str) -> str:
-    """A text without fences: all of it, without the words before its first line of code."""
+    """A text without fences: its code, without words that stand before or after it."""
     lines = text.split("\n")
     first = next((line for line in lines if line.strip()), "")
-    starts_as_words = re.match(r"[A-Z][\w'’,]*(?: [\w'’,`()]+)+[:.!]?\s*$", first) is not None
     start = next((at for at, line in enumerate(lines) if _CODE_LINE.match(line)), None)
-    return "\n".join(lines[start:]) if starts_as_words and start is not None else text
+    if start is None:
+        return text
+    begun = lines[start:] if _WORDS.match(first) or first.rstrip().endswith(":") else lines
+    found, inside = list[str](), ""
+    for line in begun:
+        if not inside and found and _WORDS.match(line) and not _CODE_LINE.match(line):
+            break
+        inside = _still_inside(line, inside)
+        found.append(line)
+    return "\n".join(found)

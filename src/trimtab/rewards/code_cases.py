@@ -19,6 +19,7 @@ from trimtab.rewards.code_values import EXACT, Near, encode_value
 
 Case = dict[str, Any]
 FUNCTION_KEYS = ("fn", "fn_name", "func_name", "function", "function_name", "method", "method_name")
+_MAX_TEXT = 10_000  # characters of a call
 _NAME = re.compile(r"[A-Za-z_][\w.()]*")
 ASSERT_KEYS = ("assert", "assertion", "assert_case", "test", "test_code", "code")
 _KIND_KEYS = ("testtype", "test_type", "type", "kind")
@@ -31,8 +32,11 @@ _ABSOLUTE = ("tolerance", "atol", "abs_tol", "epsilon", "eps")
 _RELATIVE = ("rtol", "rel_tol")
 
 
-def read_case(given: Mapping[str, Any], function: str | None = None) -> Case:
-    """A test of a row; ``function`` is the one that its row names for all of them.
+def read_case(given: Mapping[str, Any], function: str | None = None, entry: str | None = None) -> Case:
+    """A test of a row; ``function`` is the one that its row names for all of them, ``entry`` its entry point.
+
+    A text that may be read by a program or be a call (``add(1, 2)``) becomes the one, with the other as
+    ``as_call``.
 
     Raises:
         RewardError: what is wrong, without the row.
@@ -42,11 +46,19 @@ def read_case(given: Mapping[str, Any], function: str | None = None) -> Case:
     if refused is not None:
         raise RewardError(f"has a '{refused}', which cannot be run here")
     own = function_of(said, (*FUNCTION_KEYS, "entry_point"))
-    name = own or function
-    calls = _is_call(said, name)
-    case = _call(said, given, name) if calls else _talk(said)
+    kind = _kind_of(said)
     near = read_tolerance(said)
-    return case | ({"near": near} if near else {})
+    more = {"near": near} if near else {}
+    spelled, name = _spelled_out(said, may_be_named=kind is True or bool(own or function or entry))
+    if name is not None and (kind is True or "input" not in said or own or function or entry):
+        return _call(spelled, given, own or (name if name != "_" else function or entry)) | more
+    calls = kind if kind is not None else _looks_like_call(said, own or function)
+    if calls:
+        return _call(said, given, own or function) | more
+    case = _talk(said) | more
+    return case | (
+        {"as_call": _call(spelled, given, name) | more} if name is not None and kind is None else {}
+    )
 
 
 def function_of(said: Mapping[str, Any], keys: Sequence[str] = FUNCTION_KEYS) -> str | None:
@@ -93,19 +105,52 @@ def parse_value(text: str) -> Any:
     return text
 
 
-def _is_call(said: Case, name: str | None) -> bool:
+def _kind_of(said: Case) -> bool | None:
+    """Whether a test says that it is a call; None where it does not say what it is."""
     kind = next((said[key] for key in _KIND_KEYS if isinstance(said.get(key), str)), None)
-    if kind:
-        word = kind.strip().lower().replace("-", "_").replace(" ", "_")
-        if word in _CALLS:
-            return True
-        if word in _TALKS:
-            return False
+    if not kind:
+        return None
+    word = kind.strip().lower().replace("-", "_").replace(" ", "_")
+    if word not in (*_CALLS, *_TALKS):
         raise RewardError(f"is of the type '{kind}', which is not known{nearest(word, (*_CALLS, *_TALKS))}")
+    return word in _CALLS
+
+
+def _looks_like_call(said: Case, name: str | None) -> bool:
     if name is not None or any(key in said for key in ("args", "kwargs", "arguments")):
         return True
     value = next((said[key] for key in _INPUT_KEYS if key in said), "")
     return not isinstance(value, str) and not _are_texts(value)
+
+
+def _spelled_out(said: Case, *, may_be_named: bool) -> tuple[Case, str | None]:
+    """A call that is written as a text, with arguments instead, and its function (``_``: not said)."""
+    key = next((key for key in ("call", "expression", *_INPUT_KEYS) if isinstance(said.get(key), str)), None)
+    found = None if key is None else _written_call(said[key], may_be_named=may_be_named)
+    if key is None or found is None:
+        return said, None
+    name, args, kwargs = found
+    rest = {word: value for word, value in said.items() if word != key}
+    return {"was_text": True, **rest, "args": args, **({"kwargs": kwargs} if kwargs else {})}, name
+
+
+def _written_call(text: str, *, may_be_named: bool) -> tuple[str, list[Any], dict[str, Any]] | None:
+    """``add(1, b=2)`` or ``a = 1, b = 2`` as name, arguments and named arguments; None for another text."""
+    if len(text) > _MAX_TEXT:
+        return None
+    for form in (text.strip(), f"_({' '.join(text.split())})" if may_be_named else ""):
+        try:
+            node = ast.parse(form, mode="eval").body
+            if not isinstance(node, ast.Call) or any(word.arg is None for word in node.keywords):
+                continue
+            name = ast.unparse(node.func)
+            kwargs = {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}
+            args = [ast.literal_eval(arg) for arg in node.args]
+        except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+            continue
+        if _NAME.fullmatch(name) and (name != "_" or kwargs):
+            return name, args, kwargs
+    return None
 
 
 def _talk(said: Case) -> Case:
@@ -147,8 +192,8 @@ def _call(said: Case, given: Mapping[str, Any], name: str | None) -> Case:
     if out is None and not any(word in given for word in _OUTPUT_KEYS):
         raise RewardError('calls a function without "expected": write {"fn": …, "args": […], "expected": …}')
     expected = said[out] if out is not None else None
-    case: Case = {"fn": _bare(name), "args": args, "expected": expected}
-    if isinstance(value, str) and isinstance(expected, str):
+    case: Case = {"fn": bare_name(name), "args": args, "expected": expected}
+    if (isinstance(value, str) or "was_text" in said) and isinstance(expected, str):
         case["expected"] = parse_value(expected)
     _check_values(case["args"], kwargs)
     return case | ({"kwargs": kwargs} if kwargs else {}) | ({"readings": readings} if readings else {})
@@ -184,6 +229,6 @@ def _check_values(args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         raise RewardError(f"has a {error} among its arguments, which cannot be given to a solution") from None
 
 
-def _bare(name: str | None) -> str | None:
+def bare_name(name: str | None) -> str | None:
     """``Solution().method`` and ``Solution.method`` are called ``method``."""
     return None if not name else name.replace("()", "").rpartition(".")[2]

@@ -21,7 +21,8 @@ from trimtab.errors import RewardError
 from trimtab.rewards.sandbox import SandboxPool
 from trimtab.rewards.sandbox.session import Session
 
-_MAX_TEXT = 1_000_000  # characters of a script
+_MAX_TEXT = 5_000_000  # characters of a script
+_PARTS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
 _START_SECONDS = 10.0  # until a program of ours must have begun
 
 
@@ -53,6 +54,7 @@ class Examiner:
         self._pool = pool
         self._kept: queue.SimpleQueue[Session] = queue.SimpleQueue()
         self.close = weakref.finalize(self, _end_all, self._kept)
+        pool.also_close.append(self.close)
 
     def run_all(self, jobs: Sequence[tuple[Script, str]]) -> list[ExamResult]:
         """One result per script and solution, in order."""
@@ -226,7 +228,8 @@ def _preamble(prompt: str, entry: str) -> str:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         body = [node for node in tree.body if getattr(node, "name", "") != entry]
-        return ast.unparse(ast.Module(body, [])) if len(body) < len(tree.body) else ""
+        is_code = len(body) < len(tree.body) or any(isinstance(node, _PARTS) for node in body)
+        return ast.unparse(ast.Module(body, [])) if is_code else ""
     return ""
 
 

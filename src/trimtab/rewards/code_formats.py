@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.errors import RewardError
-from trimtab.rewards.code_cases import Case, function_of, is_assertion, parse_value, read_case, read_tolerance
+from trimtab.rewards.code_cases import (
+    Case,
+    bare_name,
+    function_of,
+    is_assertion,
+    parse_value,
+    read_case,
+    read_tolerance,
+)
 from trimtab.rewards.code_exam import Script, make_script
 
 MAX_CASES = 1000
@@ -130,7 +138,7 @@ def _read_list(given: Sequence[Any], facts: _Row) -> Tests:
                 if text is not None:
                     texts.append(text)
                 else:
-                    cases.append(read_case(test, facts.function))
+                    cases.append(read_case(test, facts.function, facts.entry))
             else:
                 raise RewardError(f"is a {type(test).__name__}: {_ADVICE}")
         except RewardError as error:
@@ -222,7 +230,7 @@ def _facts(columns: Mapping[str, Any], prompt: str, before: _Row | None = None) 
     if before is not None:
         function, entry = function or before.function, entry or before.entry
         setup = [*before.setup, *setup]
-    return _Row(function, entry or function or "", prompt, tuple(setup))
+    return _Row(function, bare_name(entry or function) or "", prompt, tuple(setup))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from trimtab.rewards.code_blocks import defines, extract_code, only_function
 from trimtab.rewards.code_cases import Case
 from trimtab.rewards.code_exam import Examiner, ExamResult, wanted_of
 from trimtab.rewards.code_formats import Tests, read_tests
+from trimtab.rewards.code_imports import missing_imports
 from trimtab.rewards.code_readings import other_readings
 from trimtab.rewards.code_values import EXACT, decode_value, encode_value, is_same, is_same_output
 from trimtab.rewards.sandbox import Limits, RunResult, SandboxPool, choose_level
@@ -54,9 +55,12 @@ class CodeReward:
         """Return one result per sample, in order."""
         results: list[RewardResult | None] = [None] * len(samples)
         jobs: dict[int, _Job] = {}
+        known: dict[int, tuple[Tests, Tests]] = {}  # of a prompt: a group shares it
         for row, sample in enumerate(samples):
             try:
-                found = self._job(sample)
+                if id(sample.prompt) not in known:
+                    known[id(sample.prompt)] = self._tests(sample.prompt)
+                found = self._job(sample, known[id(sample.prompt)])
             except RewardError as error:
                 results[row] = RewardResult(None, error=str(error))
                 continue
@@ -93,15 +97,13 @@ class CodeReward:
     def _examiner(self) -> Examiner:
         return Examiner(self.pool)
 
-    def _job(self, sample: Sample) -> _Job | None:
-        """What is to be run; None where the completion holds no code.
+    def _tests(self, prompt: Prompt) -> tuple[Tests, Tests]:
+        return read_tests(prompt.columns, self.column, prompt.id, _prompt_code(prompt))
 
-        Raises:
-            RewardError: the row's tests cannot be read.
-        """
-        prompt = sample.prompt
-        visible, hidden = read_tests(prompt.columns, self.column, prompt.id, _prompt_code(prompt))
-        cases = (*visible.cases, *hidden.cases)
+    def _job(self, sample: Sample, tests: tuple[Tests, Tests]) -> _Job | None:
+        """What is to be run; None where the completion holds no code."""
+        prompt, (visible, hidden) = sample.prompt, tests
+        cases = tuple(_as_meant(case, sample.completion) for case in (*visible.cases, *hidden.cases))
         names = [case["fn"] for case in cases if case.get("fn")]
         for script in (visible.script, hidden.script):
             names += wanted_of(script) if script is not None else ()
@@ -110,21 +112,22 @@ class CodeReward:
         if code is None:
             return None
         code = _whole(code, prompt)
+        code = (missing_imports(code) if names or calls_one else "") + code
         if calls_one:
             name = only_function(code, prompt.text)
             if name is None:
                 return None
             cases = tuple(case | {"fn": name} if case.get("fn", "") is None else case for case in cases)
-        return _Job(code, cases, len(visible.cases), (visible, hidden))
+        return _Job(code, cases, len(visible.cases), tests)
 
     def _judge_all(self, jobs: Sequence[_Job]) -> list[RewardResult]:
         with_cases = [job for job in jobs if job.cases]
         passed = dict(zip(map(id, with_cases), self._try_cases(with_cases), strict=True))
         scripts = {
-            (job.tests[which].script, job.code): None
+            (script, job.code): None
             for job in jobs
-            for which in (0, 1)
-            if job.tests[which].script is not None and not isinstance(passed.get(id(job)), str)
+            for script in (job.tests[0].script, job.tests[1].script)
+            if script is not None and not isinstance(passed.get(id(job)), str)
         }
         exams = dict(zip(scripts, self._examiner.run_all(list(scripts)) if scripts else (), strict=True))
         return [self._judge(job, passed.get(id(job), []), exams) for job in jobs]
@@ -230,6 +233,12 @@ def _question(case: Mapping[str, Any]) -> dict[str, Any]:
     told = {"fn": case["fn"], "args": [encode_value(item) for item in case["args"]]}
     named = {name: encode_value(item) for name, item in case.get("kwargs", {}).items()}
     return told | ({"kwargs": named} if named else {})
+
+
+def _as_meant(case: Case, completion: str) -> Case:
+    """A text such as ``add(1, 2)`` is a call where the completion defines that function, else it is read."""
+    other = case.get("as_call")
+    return other if other is not None and defines(completion, other["fn"]) else case
 
 
 def _wanted(columns: Mapping[str, Any]) -> list[str]:

@@ -8,11 +8,13 @@ the solution's: what arrives here is rebuilt from plain types.
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 _MAX_DEPTH = 50
+_LONG_BITS = 12_000  # of whole numbers; Python writes no longer ones in digits
 _LISTS, _DICTS = ("tuple", "deque"), ("dict", "ordered", "counter")
 Near = tuple[float, float]  # relative and absolute
 EXACT: Near = (1e-9, 1e-12)
@@ -30,6 +32,8 @@ def encode_value(value: Any, depth: int = 0) -> Any:
     """
     if depth > _MAX_DEPTH:
         raise TypeError("value that is nested too deeply")
+    if isinstance(value, int) and value.bit_length() > _LONG_BITS:
+        return {"long": hex(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
@@ -69,7 +73,7 @@ def decode_value(value: Any, depth: int = 0) -> Any:
         return math.nan
     ((tag, held),) = value.items()
     if not isinstance(held, list):
-        return held.encode("latin-1", "replace") if tag == "bytes" and isinstance(held, str) else math.nan
+        return _decode_text(tag, held)
     if tag in _LISTS:
         return [decode_value(item, depth + 1) for item in held]
     if tag == "set":
@@ -77,6 +81,14 @@ def decode_value(value: Any, depth: int = 0) -> Any:
     if tag in _DICTS:
         return _decode_pairs(held, depth)
     return _decode_number(tag, held)
+
+
+def _decode_text(tag: str, held: Any) -> Any:
+    if tag == "bytes" and isinstance(held, str):
+        return held.encode("latin-1", "replace")
+    if tag == "long" and isinstance(held, str) and re.fullmatch(r"-?0x[0-9a-f]+", held):
+        return int(held, 16)
+    return math.nan
 
 
 def _decode_pairs(pairs: list[Any], depth: int) -> Any:

@@ -42,6 +42,34 @@ class TestAdd(unittest.TestCase):
 if __name__ == "__main__":
     unittest.main()
 """
+TWO_SUM = """class Solution:
+    def two_sum(self, nums: List[int], target: int) -> List[int]:
+        seen = defaultdict(int)
+        for place, number in enumerate(nums):
+            if target - number in seen:
+                return [seen[target - number], place]
+            seen[number] = place
+        return [int(math.inf)]
+"""
+TWO_SUMS = (TWO_SUM, TWO_SUM.replace(", place]", ", 7]"))
+NUMPY = """import numpy as np
+def assertion(found, expected, atol):
+    if isinstance(found, np.ndarray):
+        found = found.tolist()
+    if not found == expected:
+        np.testing.assert_allclose(found, expected, atol=atol)
+def check(candidate):
+    inputs, results = [[1, 2], [0.1, 0.2]], [3, 0.3]
+    for given, expected in zip(inputs, results):
+        assertion(candidate(*given), expected, 1e-6)
+    assert True
+"""
+BIG = """def f(n):
+    found = 1
+    for i in range(2, n + 1):
+        found *= i
+    return found
+"""
 CHECK = "def check(candidate):\n    for a in range(4):\n        assert candidate(a, 1) == a + 1\n"
 PAIRS = {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}
 CALLED = {"fn_name": "add", "inputs": [[1, 2], [3, 4]], "outputs": [[3], [7]]}
@@ -246,5 +274,38 @@ ROWS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
             "from collections import deque\ndef f(): return deque([1, 2])",
             "from collections import deque\ndef f(): return deque([1, 2, 3])",
         ),
+    ),
+    "a method as on its site": (
+        {
+            "entry_point": "Solution().two_sum",
+            "test": "def check(candidate):\n    assert candidate(nums=[2, 7], target=9) == [0, 1]\n",
+        },
+        TWO_SUMS,
+    ),
+    "named arguments in a text": (
+        {
+            "entry_point": "Solution().two_sum",
+            "tests": [{"input": "nums = [2,7,11,15], target = 9", "output": "[0, 1]"}],
+        },
+        TWO_SUMS,
+    ),
+    "a call in a text": ({"tests": [{"input": "add(1, 2)", "output": "3"}]}, CALLS),
+    "a call of its own": ({"tests": [{"call": "add(1, b=2)", "expected": 3}]}, CALLS),
+    "what looks like a call is read": (
+        {"tests": [{"input": "add(1, 2)", "output": "3"}]},
+        ("print(sum(map(int, input()[4:-1].split(','))))", "print(input())"),
+    ),
+    "what looks like an assignment is read": (
+        {"tests": [{"input": "a = 1", "output": "1"}]},
+        ("print(input().split()[-1])", "print(2)"),
+    ),
+    "a little numpy": ({"test": NUMPY, "entry_point": "add"}, CALLS),
+    "long numbers": (
+        {"tests": ["import math\nassert f(3000) == math.factorial(3000)"]},
+        (BIG, BIG.replace("n + 1", "n")),
+    ),
+    "long numbers as values": (
+        call("f", [2**20000], 2**20000 + 1),
+        ("def f(n): return n + 1", "def f(n): return n"),
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trimtab.rewards.code_blocks import defines, extract_code, only_function
+from trimtab.rewards.code_imports import missing_imports
 
 ADD = "def add(a, b):\n    return a + b\n"
 BLOCK = f"```python\n{ADD}```"
@@ -46,6 +47,13 @@ ADDERS = {
     "CRLF": BLOCK.replace("\n", "\r\n"),
     "answer tags": f"<answer>{BLOCK}</answer>",
     "answer tags, no fence": f"<answer>\n{ADD}</answer>",
+    "PYTHON tags": f"[PYTHON]\n{ADD}[/PYTHON]",
+    "a special token after it": f"{BLOCK}<|im_end|>",
+    "code on the line of the fence": "```python def add(a, b):\n    return a + b\n```",
+    "the language on the next line": f"```\npython\n{ADD}```",
+    "no fence, words after": f"{ADD}\nThis function adds two numbers.\nIt is fast.",
+    "no fence, words around": f"Sure, here it is:\n\n{ADD}\n\nNote that it adds two numbers.",
+    "indented by a tab": "1.\n\t```python\n\tdef add(a, b):\n\t    return a + b\n\t```",
     "closed behind the last line": f"```python\n{ADD.rstrip()}```",
 }
 
@@ -102,6 +110,42 @@ def test_an_answer_in_parts() -> None:
     helper, user = "def twice(x):\n    return 2 * x\n", "def f(x):\n    return twice(x) + 1\n"
     assert extract_code(f"```python\n{helper}```\nand\n```python\n{user}```", ["f"]) == helper + user
     assert extract_code(f"```python\ndef f(x): pass\n```\n```python\n{user}```", ["f"]) == user
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "~" * 100_000 + "`",
+        "`" * 100_000 + "x`",
+        "</think>" * 10_000,
+        "<think></think>" * 10_000,
+        "```python\n'''\n```\n" * 5_000,
+        "```python\ndef f(): pass\n```\n" * 5_000,
+        "```python\n" + "def f(): pass\n" * 10_000 + "```",
+        "class Solution:\n" + "->" * 100_000,
+        '"' * 99_999,
+        "A " + "words " * 20_000,
+        " " * 100_000 + "```",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_hostile_texts_are_read_in_no_time(text: str) -> None:
+    """Each step is linear, or nearly so: with a square of these lengths this would take minutes."""
+    code = extract_code(text, [f"g{number}" for number in range(1000)]) or ""
+    only_function(text)
+    missing_imports(text + code)
+
+
+def test_a_block_on_one_line() -> None:
+    """And one in the middle of a sentence, which is none."""
+    assert extract_code("It is ```def add(a, b): return a + b```", ["add"]) == "def add(a, b): return a + b\n"
+    assert extract_code(f"Use ```add``` so:\n{BLOCK}", ["add"]) == ADD
+
+
+def test_words_inside_of_a_text_are_code() -> None:
+    """Without a fence, lines of a docstring that read like prose belong to it."""
+    code = 'def f():\n    """Says.\n\nThis is a long line of words.\n"""\n    return 1\n'
+    assert extract_code(code, ["f"]) == code
 
 
 def test_a_string_with_the_tag_of_thoughts() -> None:

@@ -108,6 +108,22 @@ def test_attacks_on_asserts_earn_nothing(reward: CodeReward) -> None:
     assert [result.value for result in right] == [1.0]
 
 
+def test_an_object_is_neither_true_nor_equal(reward: CodeReward) -> None:
+    """Of what a solution returns, only plain values can be true, be a length, or be among others."""
+    code = "class All:\n    def __bool__(self): return True\n    def __contains__(self, one): return True\n"
+    code += "    def __eq__(self, one): return True\n    __hash__ = None\ndef double(x): return All()\n"
+    tests = [
+        "assert double(1)",
+        "assert not not double(1)",
+        "assert 2 in double(1)",
+        "assert double(1) in [2]",
+    ]
+    results = reward.score([sample(code, [test]) for test in tests])
+    assert [result.value for result in results] == [0.0] * len(tests)
+    plain = reward.score([sample("def double(x): return [2]", [test]) for test in tests[:3]])
+    assert [result.value for result in plain] == [1.0] * 3
+
+
 def test_what_is_expected_reaches_no_solution(reward: CodeReward, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a test that expects 987654321, nothing that is sent to the solution holds the number."""
     sent: dict[int, list[Any]] = {}

@@ -17,6 +17,7 @@ from tests.unit.rewards.test_code_attacks import LEVELS, why_not
 from trimtab.data import load_prompts
 from trimtab.errors import RewardError
 from trimtab.rewards.code_formats import read_tests
+from trimtab.rewards.code_imports import missing_imports
 from trimtab.rewards.code_tests import CodeReward, code_reward
 from trimtab.types import Prompt, RewardResult, Sample
 
@@ -83,11 +84,11 @@ def test_what_cannot_be_read_is_told(name: str) -> None:
 def test_one_bad_row_abstains_alone(reward: CodeReward) -> None:
     """Its neighbours are scored, also beside tests that fail only when they are run."""
     good = {"tests": ["assert add(1, 2) == 3"]}
-    bad = [[3], ["import numpy\nassert add(1, 2) == 3"], ["assert 1 == 1"]]
+    bad = [[3], ["import scipy\nassert add(1, 2) == 3"], ["assert 1 == 1"]]
     rows = [good, *({"tests": tests} for tests in bad), good]
     results = reward.score([of(row, ADD, str(at)) for at, row in enumerate(rows)])
     assert [result.value for result in results] == [1.0, None, None, None, 1.0]
-    assert "row 2" in str(results[2].error) and "numpy" in str(results[2].error)
+    assert "row 2" in str(results[2].error) and "scipy" in str(results[2].error)
     assert "nothing of the solution" in str(results[3].error)
 
 
@@ -138,6 +139,23 @@ def test_a_completion_that_goes_on_with_its_prompt(reward: CodeReward) -> None:
     ]
     results = reward.score([Sample(prompt, text) for text in texts])
     assert [result.value for result in results] == [1.0, 1.0, 1.0, 1.0, 0.0]
+
+
+def test_what_of_numpy_there_is_not_is_told(reward: CodeReward) -> None:
+    """It is refused and does not count as a wrong answer."""
+    result = reward.score([of({"tests": ["import numpy as np\nassert np.sum(add(1, 2)) == 3"]}, ADD)])[0]
+    assert result.value is None and "numpy.sum" in str(result.error)
+
+
+def test_imports_of_a_solution_class() -> None:
+    """What a `class Solution` uses and lacks is brought; what it has, and other code, is left alone."""
+    code = "from typing import List\nclass Solution:\n    def f(self, x: List[int]) -> Dict:\n"
+    code += "        return Counter(x)\n"
+    assert missing_imports(code) == "from collections import Counter\nfrom typing import Dict\n"
+    own = "class Solution:\n    def f(self, gcd):\n        heap = 'Counter'  # Deque\n        gcd = 1\n"
+    assert missing_imports(own) == ""
+    assert missing_imports("def f(x: List[int]): pass") == ""
+    assert missing_imports("from typing import *\nclass Solution:\n    x: List\n") == ""
 
 
 def test_gold_of_public_sets() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _CHUNK = 65536
 _MAX_DEPTH = 40
 _SIGKILL = 9
+_LONG_BITS = 12_000
 _NUMBERS = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
 _DICTS = {("collections", "OrderedDict"): "ordered", ("collections", "Counter"): "counter"}
 _text = _json.encode_basestring_ascii
@@ -159,7 +160,8 @@ def _plain(value: Any, depth: int, other: Any = None) -> str:
     if value is None or kind is bool:
         return {None: "null", True: "true", False: "false"}[value]
     if issubclass(kind, int):
-        return int.__repr__(value)
+        is_long = int.bit_length(value) > _LONG_BITS  # a limit holds for more digits, but not for these
+        return '{"long": "' + hex(int(value)) + '"}' if is_long else int.__repr__(value)
     if issubclass(kind, float):
         return "NaN" if float.__ne__(value, value) else _NUMBERS.get(float(value)) or float.__repr__(value)
     if issubclass(kind, str):
@@ -184,7 +186,7 @@ def _plain(value: Any, depth: int, other: Any = None) -> str:
     if name in ("fractions.Fraction", "decimal.Decimal"):
         return '{"number": ' + _list(map(_text, (name, str(value)))) + "}"
     if other is not None:
-        return other(value)
+        return str(other(value))
     raise TypeError("the result has a value of type " + kind.__name__)
 
 
@@ -206,6 +208,8 @@ def _value(given: Any, other: Any = None) -> Any:
         return {"tuple": tuple, "set": set}[tag](_value(item, other) for item in held)
     if tag == "bytes":
         return held.encode("latin-1")
+    if tag == "long":
+        return int(held, 16)
     if tag == "complex":
         return complex(*held)
     if tag == "deque":
@@ -219,16 +223,15 @@ def _value(given: Any, other: Any = None) -> Any:
 
 def _special(tag: str, held: Any) -> Any:
     """A value of the standard library; its module is imported only now."""
-    if tag == "fractions.Fraction":
-        from fractions import Fraction as kind
-    elif tag == "decimal.Decimal":
-        from decimal import Decimal as kind  # type: ignore[assignment]
-    else:
-        import collections
-
-        kinds = {"ordered": "OrderedDict", "counter": "Counter", "deque": "deque"}
-        kind = getattr(collections, kinds[tag])
-    return kind(held)
+    kinds = {
+        "ordered": "collections.OrderedDict",
+        "counter": "collections.Counter",
+        "deque": "collections.deque",
+        "fractions.Fraction": "fractions.Fraction",
+        "decimal.Decimal": "decimal.Decimal",
+    }
+    module, _, name = kinds[tag].partition(".")
+    return getattr(__import__(module), name)(held)
 
 
 def _list(items: Iterable[str]) -> str:

@@ -167,6 +167,7 @@ class SandboxPool:
         self.num_faults = 0  # sandboxes that did not start, since the start
         # Also when the process ends: what waits would end by itself, but leave its cgroup behind.
         self._end_ready = weakref.finalize(self, _end_all, self._ready)
+        self.also_close: list[Callable[[], Any]] = []  # what else is to end with the pool
 
     def run_all(self, jobs: Sequence[Mapping[str, Any]]) -> list[RunResult]:
         """One result per job, in order."""
@@ -200,6 +201,8 @@ class SandboxPool:
     def close(self) -> None:
         """End the waiting sandboxes."""
         self._threads.shutdown(wait=True)
+        for close in self.also_close:
+            close()
         self._end_ready()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import builtins
 import os
 import sys
+import types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -260,18 +261,49 @@ def _with_parameters(function: Any, call: Any) -> list[Any]:
 
 def _offer_modules() -> None:
     """``solution`` stands for the solution; of ``pytest`` there is what tests of functions use."""
-    module = type(sys)
 
-    class Solution(module):
+    class Solution(types.ModuleType):
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
             return _Theirs(_named(name))
 
     sys.modules["solution"] = Solution("solution")
-    pytest: Any = module("pytest")
+    sys.modules["numpy"] = _numpy()
+    pytest: Any = types.ModuleType("pytest")
     pytest.raises, pytest.approx, pytest.mark = _Raises, _approx, _Mark()
     sys.modules["pytest"] = pytest
+
+
+def _numpy() -> Any:
+    """What tests of plain functions use of numpy, which is not in the sandbox; all else of it is refused."""
+
+    class Numpy(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            raise _Refused("they use numpy." + name + ", and numpy is not in the sandbox")
+
+    def near(found: Any, expected: Any, rtol: float = 1e-5, atol: float = 1e-8, **_: Any) -> bool:
+        if isinstance(found, (list, tuple)) and isinstance(expected, (list, tuple)):
+            pairs = zip(found, expected)  # noqa: B905
+            return len(found) == len(expected) and all(near(one, two, rtol, atol) for one, two in pairs)
+        if found == expected:
+            return True
+        return bool(abs(found - expected) <= atol + rtol * abs(expected))
+
+    def assert_near(found: Any, expected: Any, rtol: float = 1e-7, atol: float = 0.0, **_: Any) -> None:
+        assert near(found, expected, rtol, atol)
+
+    numpy: Any = Numpy("numpy")
+    numpy.ndarray = type("ndarray", (), {})  # nothing that comes back is one
+    numpy.generic, numpy.floating, numpy.integer = numpy.ndarray, numpy.ndarray, numpy.ndarray
+    numpy.float64, numpy.float32, numpy.nan, numpy.inf = float, float, float("nan"), float("inf")
+    numpy.isclose = numpy.allclose = near
+    numpy.testing = Numpy("numpy.testing")
+    numpy.testing.assert_allclose = assert_near
+    sys.modules["numpy.testing"] = numpy.testing
+    return numpy
 
 
 class _Raises:
