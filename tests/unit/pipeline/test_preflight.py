@@ -185,3 +185,64 @@ def test_preferences_with_equal_sides(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 0 usable preference pair"):
         run_pipeline(changed(tiny_tree(tmp_path), reward_model={"data": same}))
     assert json.loads((tmp_path / "same.jsonl").read_text().splitlines()[0])
+
+
+SILENT = """
+def never(prompts, completions, **kw): raise KeyError("gone")
+def judge(prompt, response): raise ValueError("no judgement")
+def varied(prompts, completions, **kw): return [float(len(c) % 7) / 7 for c in completions]
+"""
+
+
+def test_silent_measures_of_the_evaluation_are_no_go(tmp_path: Path) -> None:
+    """all-abstain: a judge or hidden reward that never answers ends in a no-go with its words, and the other
+    figures are kept; in training its silence is an alarm."""
+    (tmp_path / "rw.py").write_text(SILENT)
+    file = tmp_path / "rw.py"
+    keys: Tree = {"rewards": [f"{file}:varied"], "hidden_rewards": [f"{file}:never"], "eval_every": 3}
+    recipe = changed(
+        tiny_tree(tmp_path), sft=None, reward_model=None, rl=keys, eval={"judge": f"{file}:judge"}
+    )
+    summary = run_pipeline(recipe)
+    assert set(summary["unanswered"]) == {"eval.judge", "hidden reward never"}
+    assert summary["hidden"]["policy"] is not None
+    report = (tmp_path / "out" / "run" / "report.md").read_text()
+    assert "NO-GO" in report and "KeyError" in report and "no judgement" in report
+    alarms = [e.data for e in read_events(tmp_path / "out" / "run", "alarm", "rl")]
+    named = {a["metric"] for a in alarms if a["kind"] == "reward_abstains"}
+    assert named <= {"eval/judge", "eval/hidden_reward/never"} and named
+
+
+def test_a_reward_that_abstains_in_the_evaluation_is_not_measured(tmp_path: Path) -> None:
+    """all-abstain: the hidden reward is then not 0 but not there, and the report says why."""
+    (tmp_path / "rw.py").write_text(
+        "def f(prompts, completions, **kw):\n"
+        "    rows = zip(prompts, completions)\n"
+        "    return [None if 'else entirely' in p else len(c) % 7 / 7 for p, c in rows]\n"
+    )
+    keys: Tree = {"rewards": [f"{tmp_path}/rw.py:f"]}
+    recipe = changed(tiny_tree(tmp_path), sft=None, reward_model=None, rl=keys, eval={"judge": None})
+    summary = run_pipeline(recipe)
+    assert summary["hidden"] == {"sft": None, "policy": None}
+    assert summary["policy"]["reward"] is not None
+    report = (tmp_path / "out" / "run" / "report.md").read_text()
+    assert "NO-GO" in report and "it returned None, which says that it does not apply" in report
+
+
+def test_a_stopped_run_leaves_a_report_with_the_cause(tmp_path: Path) -> None:
+    """all-abstain: terminal, events and report; no policy and no summary that look like a result."""
+    (tmp_path / "rw.py").write_text(SILENT)
+    recipe = changed(
+        tiny_tree(tmp_path),
+        sft=None,
+        reward_model=None,
+        eval=None,
+        rl={"rewards": [f"{tmp_path}/rw.py:never"]},
+    )
+    with pytest.raises(RewardError, match="KeyError: 'gone'"):
+        run_pipeline(recipe)
+    (verdict,) = read_events(tmp_path / "out" / "run", "verdict")
+    assert (verdict.step, verdict.data["verdict"]) == (1, "stop") and "gone" in verdict.data["reason"]
+    report = (tmp_path / "out" / "run" / "report.md").read_text()
+    assert "NO-GO" in report and "stopped in stage rl" in report and "gone" in report
+    assert not (tmp_path / "out" / "policy").exists() and not (tmp_path / "out" / "summary.json").exists()
