@@ -16,7 +16,7 @@ from typing import Any
 
 from trimtab.config import Recipe, Stage
 from trimtab.data import encode_prompt, load_pairs, load_preferences
-from trimtab.errors import ConfigError, DataError, ModelError, TrimtabError
+from trimtab.errors import ConfigError, DataError, ModelError, TrimtabError, nearest
 from trimtab.models.load import is_sequence_classifier, is_token_classifier, load_tokenizer, stored_parameters
 from trimtab.models.paths import resolve_model_path
 from trimtab.models.precision import resolve_device
@@ -33,6 +33,7 @@ from trimtab.pipeline.sources import (
 )
 from trimtab.pipeline.training import check_batches
 from trimtab.pipeline.trials import check_judge, check_names, check_rewards
+from trimtab.runs.names import METRICS, find_metric
 from trimtab.runs.sinks import check_trackers
 from trimtab.types import Prompt
 
@@ -68,11 +69,14 @@ def find_problems(
     yield from guard("output", lambda: check_places(recipe, stages))
     yield from guard("monitor.heal.policy", lambda: policy_of(recipe.monitor.heal))
     yield from guard("model.device", lambda: resolve_device(recipe.model.device))
+    yield from guard("checkpoint.best", lambda: check_best(recipe))
     yield from guard("monitor.trackers", lambda: check_trackers(recipe.monitor.trackers))
     if recipe.model.lora is not None:
         yield from guard("model.lora", _require_peft)
     for key, path, kind in models_of(recipe, stages):
         yield from guard(key, partial(_check_needed, recipe, key, path, kind))
+    if "rl" in stages and recipe.rl is not None and recipe.rl.reference:
+        yield from guard("rl.reference", lambda: check_reference(recipe))
     yield from guard("disk", lambda: check_disk(recipe, stages))
     if "rl" in stages or "eval" in stages:
         yield from guard("rl.reward_model", lambda: _trained_models(recipe, stages))
@@ -205,6 +209,41 @@ def check_model(path: str, kind: str, recipe: Recipe) -> None:
         raise ModelError(
             f"{path} is no process reward model (a token classifier): train one with the stage "
             "process_reward."
+        )
+
+
+def check_best(recipe: Recipe) -> None:
+    """The metric by which the best checkpoint is chosen is one that exists.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    best = recipe.checkpoint.best
+    if best is not None and find_metric(best) is None:
+        raise ConfigError(f"checkpoint.best = '{best}' is no metric{nearest(best, METRICS)}.")
+
+
+def check_reference(recipe: Recipe) -> None:
+    """The reference that is given has the vocabulary of the policy: their probabilities are compared.
+
+    Raises:
+        ModelError: it has another.
+    """
+    from transformers import AutoConfig
+
+    assert recipe.rl is not None and recipe.rl.reference is not None
+    sizes = []
+    starts = (recipe.rl.model or (recipe.sft.model if recipe.sft else None) or recipe.model.path,)
+    for path in (*starts, recipe.rl.reference):
+        try:
+            config = AutoConfig.from_pretrained(resolve_model_path(path), local_files_only=True)
+            sizes.append(int(config.get_text_config().vocab_size))
+        except Exception:  # what cannot be read is told in the line of that model
+            return
+    if sizes[0] != sizes[1]:
+        raise ModelError(
+            f"rl.reference = {recipe.rl.reference} has {sizes[1]} tokens and the policy {sizes[0]}, so they "
+            "cannot be compared: give a reference with the policy's tokenizer, or none."
         )
 
 

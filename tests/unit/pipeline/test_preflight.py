@@ -51,6 +51,7 @@ LATE: list[tuple[str, dict[str, Any], type[TrimtabError], str]] = [
     ("reward_model", {"model": "none/model"}, ModelError, "none"),
     ("model", {"chat_template": "none.jinja"}, ModelError, "there is no chat template none.jinja"),
     ("model", {"device": "cuda:77"}, ModelError, "device cuda:77"),
+    ("checkpoint", {"best": "eval/rewrd"}, ConfigError, r"no metric \(did you mean 'eval/reward'\?\)"),
     ("monitor", {"trackers": ["tensorbord"]}, ConfigError, r"did you mean 'tensorboard'\?"),
     ("monitor", {"heal": {"policy": {"kl_to_high": ["cut_lr"]}}}, ConfigError, "which is no alarm"),
 ]
