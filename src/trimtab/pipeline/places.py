@@ -75,7 +75,9 @@ def check_disk(recipe: Recipe, stages: Collection[Stage]) -> None:
         except TrimtabError:
             continue  # told in a line of its own
         is_adapter = recipe.model.lora is not None
-        has_checkpoint = recipe.checkpoint.keep_last or getattr(getattr(recipe, stage), "checkpoint_every", 0)
+        has_checkpoint = recipe.checkpoint.keep_last or bool(
+            getattr(getattr(recipe, stage), "checkpoint_every", 0)
+        )
         need += parameters * (4 if recipe.model.dtype == "float32" else 2)
         need += 0 if is_adapter or not has_checkpoint else parameters * CHECKPOINT_BYTES
     place = _existing(Path(recipe.paths.run))

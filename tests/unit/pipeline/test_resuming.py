@@ -101,7 +101,7 @@ def test_other_rows_are_refused_and_the_same_rows_elsewhere_are_not(
     assert metrics_table(tmp_path / "out" / "run", "rl")["step"] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("how", ["in place", "path", "reference"])
+@pytest.mark.parametrize("how", ["in place", "path", "reference", "new reference", "rl.model"])
 def test_another_model_is_refused(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """resume-silent: other weights of the same shape would become the reference."""
     tree = tiny_tree(tmp_path)
@@ -118,9 +118,19 @@ def test_another_model_is_refused(how: str, tmp_path: Path, monkeypatch: pytest.
     save_file(weights, (base if how == "in place" else other) / "model.safetensors", {"format": "pt"})
     if how == "path":
         tree = {**tree, "model": {**tree["model"], "path": str(other)}}
-    keys = {"reference": str(other)} if how == "reference" else {}
+    keys = {"reference": str(other)} if "reference" in how else {"model": str(other)} if "rl" in how else {}
     with pytest.raises(CheckpointError, match="the reference is it"):
         run_pipeline(rl_only(tree, **keys), resume=True)
+
+
+def test_the_same_model_under_another_name_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """resume-silent: a directory that was moved, and a reference that names the start, are the same."""
+    tree = tiny_tree(tmp_path)
+    interrupted(tree, monkeypatch)
+    base = Path(tree["model"]["path"]).rename(tmp_path / "moved")
+    tree = {**tree, "model": {**tree["model"], "path": str(base)}}
+    run_pipeline(rl_only(tree, reference=str(base)), resume=True)
+    assert told(tmp_path) == {"model.path": "applies", "rl.reference": "applies"}
 
 
 def test_what_applies_what_is_ignored_and_what_is_refused(
