@@ -24,6 +24,7 @@ class Fault:
     apply: Callable[[Run, int, np.random.Generator], None]
     alarms: tuple[str, ...]
     doctor: tuple[str, ...] = ()
+    is_from_start: bool = False  # what is wrong with the run was so from its first step
 
 
 def ar1(rng: np.random.Generator, steps: int, correlation: float, is_heavy: bool) -> np.ndarray:
@@ -286,6 +287,22 @@ def stall(run: Run, onset: int, rng: np.random.Generator) -> None:
     run["time/step"][onset] = run["time/step"][onset] * rng.uniform(20, 100) + 30
 
 
+def abstaining(run: Run, onset: int, rng: np.random.Generator) -> None:
+    run["reward/abstained"][onset:] = rng.uniform(0.55, 1.0)
+
+
+def unmoved(run: Run, onset: int, rng: np.random.Generator) -> None:
+    """A learning rate far too low: the reward keeps its noise without a trend, the KL is that of rounding."""
+    size = len(run["kl/ref"])
+    run["kl/ref"] = 10.0 ** rng.uniform(-6, -3.3) * np.exp(0.2 * rng.standard_normal(size))
+    run["train/learning_rate"] = np.full(size, 3e-6)
+    level = rng.uniform(0.01, 0.035)
+    for name in ("accuracy", "format", "style"):
+        part = run[f"reward/part/{name}"]
+        run[f"reward/part/{name}"] = part[0] + level * ar1(rng, size, rng.uniform(0, 0.3), False)
+    run["reward/mean"] = _weighted(run)
+
+
 FAULTS: dict[str, Fault] = {
     "non-finite": Fault(non_finite, ("non_finite",), ("gradient_pathology",)),
     "KL explosion": Fault(kl_explosion, ("kl_explosion", "kl_too_high"), ("kl_drift",)),
@@ -324,6 +341,8 @@ FAULTS: dict[str, Fault] = {
     "reward by length": Fault(by_length, ("reward_by_length",), ("length_pathology",)),
     "throughput rot": Fault(throughput, ("throughput_rot",)),
     "stall": Fault(stall, ("stall",)),
+    "reward abstains": Fault(abstaining, ("reward_abstains",)),
+    "policy unmoved": Fault(unmoved, ("policy_unmoved",), is_from_start=True),
 }
 
 
@@ -331,6 +350,6 @@ def faulty(name: str, seed: int, steps: int = 260) -> tuple[Run, int]:
     """A healthy run into which the fault comes; and the step at which it does."""
     run = healthy(seed, steps)
     rng = np.random.default_rng([seed, list(FAULTS).index(name)])
-    onset = int(rng.integers(80, 130))
+    onset = 0 if FAULTS[name].is_from_start else int(rng.integers(80, 130))
     FAULTS[name].apply(run, onset, rng)
     return run, onset

@@ -10,7 +10,6 @@ from tests.faults import injections as put
 from tests.faults.cases import STALL, Fault, newest, stop_and_continue
 from tests.faults.injections import INF, NAN, LocalLearner, NativeEngine, Reference
 from tests.faults.tiny_runs import TinyRun
-from tests.unit.rewards.bad_server import dead_address
 
 from trimtab.models.optim import MasterAdamW
 from trimtab.trainers.cadence import Cadence
@@ -99,11 +98,6 @@ def _rewards() -> Iterator[Fault]:
     ):
         rewards = [{"name": f"{_REWARDS}:{function}", "options": options}]
         yield Fault(name, "survived", change={"rewards": rewards}, is_exact=False)
-    remote = {
-        "name": "remote",
-        "options": {"url": dead_address(), "timeout_s": 1.0, "deadline_s": 2.0, "retries": 0, "pause_s": 0.5},
-    }
-    yield Fault("reward server dead", "survived", change={"rewards": [remote]}, is_exact=False)
 
 
 def _machines() -> Iterator[Fault]:

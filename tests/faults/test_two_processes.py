@@ -18,7 +18,7 @@ def test_the_second_run_is_refused_until_the_first_is_dead(tmp_path: Path) -> No
     assert run(recipe, tmp_path / "whole") == 0
     first = start(recipe, out, fault="after_batch@4=hang")
     try:
-        until_step(out / "run", 2)
+        until_step(out / "run", 3)
         before = (out / "run" / "events.jsonl").read_bytes()
         log = out.with_name("out.log")
         for words in ([], ["--resume"], ["--stage", "sft"], ["--max-restarts", "2", "--resume"]):

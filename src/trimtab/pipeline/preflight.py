@@ -7,8 +7,6 @@ out for the first stage: it does them itself before its first step.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,12 +16,13 @@ from typing import Any
 
 from trimtab.config import Recipe, Stage
 from trimtab.data import encode_prompt, load_pairs, load_preferences
-from trimtab.errors import ConfigError, DataError, ModelError, TrimtabError
+from trimtab.errors import ConfigError, DataError, ModelError, TrimtabError, nearest
 from trimtab.models.load import is_sequence_classifier, is_token_classifier, load_tokenizer, stored_parameters
 from trimtab.models.paths import resolve_model_path
 from trimtab.models.precision import resolve_device
 from trimtab.monitor.policy import policy_of
 from trimtab.pipeline.leaks import refuse_leaks
+from trimtab.pipeline.places import check_disk, check_places
 from trimtab.pipeline.sources import (
     held_out_prompts,
     process_reward_path,
@@ -33,11 +32,12 @@ from trimtab.pipeline.sources import (
     train_prompts,
 )
 from trimtab.pipeline.training import check_batches
-from trimtab.pipeline.trials import check_judge, check_rewards
+from trimtab.pipeline.trials import check_judge, check_names, check_rewards
+from trimtab.runs.names import METRICS, find_metric
+from trimtab.runs.sinks import check_trackers
 from trimtab.types import Prompt
 
 PROBE = ({"role": "user", "content": "Hello, 你好?"},)
-CHECKPOINT_BYTES = 12  # per trained parameter: the parameter, what makes it fp32, and two fp32 moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +69,24 @@ def find_problems(
     yield from guard("output", lambda: check_places(recipe, stages))
     yield from guard("monitor.heal.policy", lambda: policy_of(recipe.monitor.heal))
     yield from guard("model.device", lambda: resolve_device(recipe.model.device))
+    yield from guard("checkpoint.best", lambda: check_best(recipe))
+    yield from guard("monitor.trackers", lambda: check_trackers(recipe.monitor.trackers))
     if recipe.model.lora is not None:
         yield from guard("model.lora", _require_peft)
     for key, path, kind in models_of(recipe, stages):
         yield from guard(key, partial(_check_needed, recipe, key, path, kind))
+    if "rl" in stages and recipe.rl is not None and recipe.rl.reference:
+        yield from guard("rl.reference", lambda: check_reference(recipe))
     yield from guard("disk", lambda: check_disk(recipe, stages))
     if "rl" in stages or "eval" in stages:
         yield from guard("rl.reward_model", lambda: _trained_models(recipe, stages))
     yield from _without_effect(recipe, stages)
-    if tries_rewards and "rl" in stages:
+    misnamed = list(guard("rl.rewards", lambda: check_names(recipe))) if {"rl", "eval"} & set(stages) else []
+    yield from misnamed
+    if tries_rewards and "rl" in stages and not misnamed:
         for key in ("rewards", "hidden_rewards") if stages[0] != "rl" else ("hidden_rewards",):
             warned: list[str] = []
-            check = lambda key=key, warned=warned: check_rewards(recipe, key, stages, warned)  # noqa: E731
-            yield from guard(f"rl.{key}", check)
+            yield from guard(f"rl.{key}", partial(check_rewards, recipe, key, stages, warned))
             yield from (Finding(f"rl.{key}", ConfigError(text), is_fatal=False) for text in warned)
     if recipe.eval is not None and recipe.eval.judge and {"rl", "eval"} & set(stages):
         yield from guard("eval.judge", lambda: check_judge(recipe, stages))
@@ -119,87 +124,6 @@ class _Guard:
             if str(error) not in self.told:
                 self.told.add(str(error))
                 yield Finding(place, error)
-
-
-def check_places(recipe: Recipe, stages: Collection[Stage]) -> None:
-    """Every place that the stages write to can be made and written.
-
-    Raises:
-        ConfigError: one is a file, or lies in a directory that cannot be written.
-    """
-    paths = recipe.paths
-    outputs = {"sft": paths.sft, "reward_model": paths.reward_model, "process_reward": paths.process_reward}
-    outputs["rl"] = paths.policy
-    for key, path in [(f"paths.{_KEY.get(s, s)}", outputs[s]) for s in stages if s in outputs] + [
-        ("paths.run", paths.run),
-    ]:
-        if Path(path).exists() and not Path(path).is_dir():
-            raise ConfigError(f"{key} = {path} is a file: choose another place, such as --output DIR.")
-        _writable(key, Path(path))
-    if Path(paths.summary).is_dir():
-        raise ConfigError(f"paths.summary = {paths.summary} is a directory: name a file in it.")
-    _writable("paths.summary", Path(paths.summary).parent)
-
-
-_KEY = {"rl": "policy"}
-
-
-def _writable(key: str, path: Path) -> None:
-    place = _existing(path)
-    if not place.is_dir():
-        raise ConfigError(f"{key}: {place} is a file, so {path} cannot be made: choose another place.")
-    try:
-        with tempfile.TemporaryFile(dir=place):  # what os.access says is not true of every file system
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigError(
-            f"{key}: {place} cannot be written ({reason}): choose another place with --output DIR."
-        ) from None
-
-
-def _existing(path: Path) -> Path:
-    """The path, or the nearest directory above it that is there."""
-    path = path.absolute()
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
-
-
-def check_disk(recipe: Recipe, stages: Collection[Stage]) -> None:
-    """The disk holds the models that the stages save, and a checkpoint of each.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    need = 0.0
-    for stage in stages:
-        if (start := _start_of(recipe, stage)) is None:
-            continue
-        try:
-            parameters = stored_parameters(resolve_model_path(start))
-        except TrimtabError:
-            continue  # told in a line of its own
-        is_adapter = recipe.model.lora is not None
-        has_checkpoint = recipe.checkpoint.keep_last or getattr(getattr(recipe, stage), "checkpoint_every", 0)
-        need += parameters * (4 if recipe.model.dtype == "float32" else 2)
-        need += 0 if is_adapter or not has_checkpoint else parameters * CHECKPOINT_BYTES
-    place = _existing(Path(recipe.paths.run))
-    free = shutil.disk_usage(place).free
-    if need > free:
-        raise ConfigError(
-            f"The disk of {place} has {free / 2**30:.1f} GiB left and this run writes about "
-            f"{need / 2**30:.1f}: make room, write elsewhere with --output DIR, or set "
-            "checkpoint.keep_last = false."
-        )
-
-
-def _start_of(recipe: Recipe, stage: Stage) -> str | None:
-    """The model whose size a stage's output has; where SFT will make it, that of SFT's own start."""
-    if stage == "eval":
-        return None
-    own: str | None = getattr(getattr(recipe, stage), "model", None)
-    return own or (recipe.sft.model if recipe.sft else None) or recipe.model.path
 
 
 def models_of(recipe: Recipe, stages: Sequence[Stage]) -> Iterator[tuple[str, str, str]]:
@@ -285,6 +209,41 @@ def check_model(path: str, kind: str, recipe: Recipe) -> None:
         raise ModelError(
             f"{path} is no process reward model (a token classifier): train one with the stage "
             "process_reward."
+        )
+
+
+def check_best(recipe: Recipe) -> None:
+    """The metric by which the best checkpoint is chosen is one that exists.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    best = recipe.checkpoint.best
+    if best is not None and find_metric(best) is None:
+        raise ConfigError(f"checkpoint.best = '{best}' is no metric{nearest(best, METRICS)}.")
+
+
+def check_reference(recipe: Recipe) -> None:
+    """The reference that is given has the vocabulary of the policy: their probabilities are compared.
+
+    Raises:
+        ModelError: it has another.
+    """
+    from transformers import AutoConfig
+
+    assert recipe.rl is not None and recipe.rl.reference is not None
+    sizes = []
+    starts = (recipe.rl.model or (recipe.sft.model if recipe.sft else None) or recipe.model.path,)
+    for path in (*starts, recipe.rl.reference):
+        try:
+            config = AutoConfig.from_pretrained(resolve_model_path(path), local_files_only=True)
+            sizes.append(int(config.get_text_config().vocab_size))
+        except Exception:  # what cannot be read is told in the line of that model
+            return
+    if sizes[0] != sizes[1]:
+        raise ModelError(
+            f"rl.reference = {recipe.rl.reference} has {sizes[1]} tokens and the policy {sizes[0]}, so they "
+            "cannot be compared: give a reference with the policy's tokenizer, or none."
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from trimtab.config import STAGES, Recipe, Stage
 from trimtab.errors import CheckpointError, TrimtabError
 from trimtab.models.checkpoint import list_checkpoints
-from trimtab.pipeline.inputs import Input, stage_inputs
+from trimtab.pipeline.inputs import Input, Kind, stage_inputs
 from trimtab.pipeline.training import num_steps
 from trimtab.runs import RunDirectory, read_events
 from trimtab.runs.events import to_plain
@@ -36,6 +36,7 @@ _REFUSED: Mapping[str, str] = {
     "process_reward.held_out": "it decides which rows are trained on",
     "process_reward.rows": "it decides which rows are trained on",
 }
+_UNKNOWN = "what it was is not on record, so nobody can say whether it is the same"
 # What a checkpoint holds itself.
 _IN_CHECKPOINT: Mapping[str, str] = {
     "rl.ppo.critic_init": "the critic is in the checkpoint",
@@ -123,15 +124,21 @@ def changes_since(recipe: Recipe, progress: Mapping[Stage, Progress]) -> list[Ch
     if not before:
         return []
     recorded = read_json(layout.manifest).get("inputs", {})
-    inputs = {stage: stage_inputs(recipe, stage) for stage, how in progress.items() if stage in recorded}
-    told = [change for stage in inputs for change in _inputs(stage, inputs[stage], recorded, progress)]
+    told: list[Change] = []
+    same: set[str] = set()
+    for stage, how in progress.items():
+        if stage in recorded:
+            for key, pair in _compared(recorded[stage], stage_inputs(recipe, stage)):
+                if pair.is_same:
+                    same.add(key)
+                else:
+                    told.append(_judge_input(stage, how, key, pair))
     moved = {change.key for change in told}
-    names = {key for found in inputs.values() for key in found}
     for key in changed_keys(before, after):
         if key in moved:
             continue
         old, new = _shown(_at(before, key)), _shown(_at(after, key))
-        if key in names and not key.startswith("paths."):
+        if key in same:
             told.append(Change(key, old, new, "applies", "it holds the same as before"))
         else:
             told.append(Change(key, old, new, *_effect(recipe, key, before, progress)))
@@ -186,45 +193,59 @@ def told_progress(progress: Mapping[Stage, Progress]) -> Iterator[str]:
             )
 
 
-def _inputs(
-    stage: Stage, now: Mapping[str, Input], recorded: Mapping[str, Any], progress: Mapping[Stage, Progress]
-) -> Iterator[Change]:
-    """What the inputs of one stage say that is no longer what they were."""
-    how = progress[stage]
-    for key, old in recorded[stage].items():
-        new = now.get(key)
-        if new is None or new.digest == old.get("sha256"):
-            continue
-        names = old.get("name", ""), new.name
-        noun = {"data": "rows", "held out": "rows", "template": "template", "reward": "content"}.get(
-            new.kind, "weights"
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """An input as it was recorded and as it is now."""
+
+    kind: Kind
+    before: Mapping[str, str]
+    after: Input
+
+    @property
+    def is_same(self) -> bool:
+        return self.before.get("sha256") == self.after.digest
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """How the two are called; the same file or directory with other content is called so."""
+        old, new = self.before.get("name", ""), self.after.name
+        nouns = {"data": "rows", "held out": "rows", "model": "weights", "reference": "weights"}
+        noun = nouns.get(self.kind, "content")
+        return (old, new) if old != new else (f"the {noun} of {new}", f"other {noun}")
+
+
+def _compared(
+    before: Mapping[str, Mapping[str, str]], now: Mapping[str, Input]
+) -> Iterator[tuple[str, _Pair]]:
+    """What to compare, by key. A stage has one model to start from, under whatever key; a reference that is
+    not given is that model."""
+    old_model = next((entry for entry in before.values() if entry.get("kind") == "model"), None)
+    new_model = next((found for found in now.values() if found.kind == "model"), None)
+    if old_model is not None and new_model is not None:
+        yield new_model.key, _Pair("model", old_model, new_model)
+        old, new = before.get("rl.reference"), now.get("rl.reference")
+        if old is not None or new is not None:
+            yield "rl.reference", _Pair("reference", old or old_model, new or new_model)
+    for key, found in now.items():
+        if key in before and found.kind not in ("model", "reference"):
+            yield key, _Pair(found.kind, before[key], found)
+
+
+def _judge_input(stage: Stage, how: Progress, key: str, pair: _Pair) -> Change:
+    """What comes of other rows, weights or files."""
+    names = pair.names
+    if how.is_done:
+        return Change(key, *names, "ignored", f"stage {stage} is finished; --stage {stage} runs it anew")
+    if not how.goes_on:
+        return Change(key, *names, "applies", f"stage {stage} starts from its beginning")
+    if pair.kind == "data":
+        return Change(
+            key, *names, "refused", f"stage {stage} is in the middle of the rows that it began with"
         )
-        before, after = names if names[0] != names[1] else (f"the {noun} of {new.name}", f"other {noun}")
-        if how.is_done:
-            yield Change(
-                key, before, after, "ignored", f"stage {stage} is finished; --stage {stage} runs it anew"
-            )
-        elif not how.goes_on:
-            yield Change(key, before, after, "applies", f"stage {stage} starts from its beginning")
-        elif new.kind == "data":
-            yield Change(
-                key,
-                before,
-                after,
-                "refused",
-                f"stage {stage} is in the middle of the rows that it began with",
-            )
-        elif new.kind in ("model", "reference"):
-            why = (
-                "the policy came from it, and the reference is it"
-                if stage == "rl"
-                else "the weights came from it"
-            )
-            yield Change(key, before, after, "refused", why)
-        else:
-            yield Change(
-                key, before, after, "applies", _from_on(how, "figures before and after do not compare")
-            )
+    if pair.kind in ("model", "reference"):
+        of_rl = "the policy came from it, and the reference is it"
+        return Change(key, *names, "refused", of_rl if stage == "rl" else "the weights came from it")
+    return Change(key, *names, "applies", _from_on(how, "figures before and after do not compare"))
 
 
 def _effect(
@@ -244,6 +265,8 @@ def _effect(
             return "applies", f"stage {table} starts from its beginning"
         return _effect_in_the_middle(recipe, key, before, how)
     going = [how for stage, how in progress.items() if how.goes_on]
+    if going and key == "model.path":
+        return "refused", _UNKNOWN
     if going and (why := _found(_REFUSED, key)):
         return "refused", why
     if table == "paths":
@@ -259,6 +282,8 @@ def _effect_in_the_middle(
     """The same for a stage that goes on from a checkpoint."""
     if why := _found(_REFUSED, key):
         return "refused", why
+    if key.rpartition(".")[2] in ("data", "model", "reference"):
+        return "refused", _UNKNOWN
     if why := _found(_IN_CHECKPOINT, key):
         return "ignored", why
     if key == "rl.algorithm" and "ppo" in (_at(before, key), recipe.rl and recipe.rl.algorithm):

@@ -86,7 +86,8 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
     with RunWriter(
         recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
     ) as run:
-        for text in [*notes, *warned, *_history(recipe, run, resume, progress)]:
+        history = [*_history(recipe, run, resume, progress), *_replaced(run, stage, resume)]
+        for text in [*notes, *warned, *history]:
             _say(run, text)
         for change in changes:
             _say(run, f"resume: {change}", asdict(change))
@@ -131,6 +132,16 @@ def _history(
     elif resume and not any(how.finished is not None or how.checkpoint for how in progress.values()):
         yield f"resume: nothing to go on with in {place} (no finished stage, no checkpoint): it starts anew"
     yield from told_progress(progress)
+
+
+def _replaced(run: RunWriter, stage: Stage | None, resume: bool) -> Iterator[str]:
+    """That a stage which has finished here is run again, in place of what it left."""
+    place = run.directory.root
+    if stage is not None and not resume and read_events(place, "stage_finished", stage):
+        yield (
+            f"WARNING: stage {stage} had finished in {place}: its records, checkpoints and results are "
+            "replaced. Go on with it by --resume; keep both with another --output."
+        )
 
 
 def _say(run: RunWriter, text: str, data: Mapping[str, Any] | None = None) -> None:

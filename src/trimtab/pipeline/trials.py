@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Collection, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from trimtab.config import Recipe, RewardSpec, Stage
-from trimtab.errors import ConfigError, RewardError
+from trimtab.errors import ConfigError, RewardError, nearest
 from trimtab.evals.chat import CHAT_PREFIX, DEFAULT_URL, TOKEN_ENV
 from trimtab.evals.judges import build_judge, refuse_training_reward
 from trimtab.models.load import is_sequence_classifier
@@ -17,7 +18,7 @@ from trimtab.pipeline.sources import held_out_prompts, train_prompts
 from trimtab.rewards.base import call_reward, why_silent
 from trimtab.rewards.combine import CombinedReward
 from trimtab.rewards.gold import refuse_bad_gold
-from trimtab.rewards.registry import build_reward
+from trimtab.rewards.registry import REWARDS, build_reward
 from trimtab.rewards.user_file import is_user_file, load_from_file
 from trimtab.types import Sample
 
@@ -62,6 +63,33 @@ def check_rewards(recipe: Recipe, key: str, stages: Collection[Stage], warned: l
             close = getattr(component, "close", None)
             if callable(close):
                 close()
+
+
+def check_names(recipe: Recipe) -> None:
+    """Every reward of the recipe is known, or its file there, and the packages that it needs are installed.
+
+    Costs nothing, so that it is done for the first stage too.
+
+    Raises:
+        RewardError: one is not.
+    """
+    rl = recipe.rl
+    if rl is None:
+        return
+    for key in ("rewards", "hidden_rewards"):
+        for spec in getattr(rl, key):
+            file = Path(spec.name.rpartition(":")[0] or spec.name).expanduser()
+            if is_user_file(spec.name) and not file.is_file():
+                raise RewardError(
+                    f"rl.{key}: there is no file {file}; a reward is given as FILE.py:function."
+                )
+            if not is_user_file(spec.name) and spec.name not in REWARDS:
+                raise RewardError(
+                    f"rl.{key}: reward '{spec.name}' is not known{nearest(spec.name, REWARDS)}; your own is "
+                    "given as FILE.py:function."
+                )
+            if spec.name in REMOTE and find_spec("httpx2") is None:
+                raise RewardError(f"rl.{key}: {spec.name} needs httpx2: pip install 'trimtab[remote]'.")
 
 
 def _try(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -185,10 +186,24 @@ def build_sinks(names: Sequence[str], settings: SinkSettings) -> list[Sink]:
     Raises:
         ConfigError: a name is unknown, or its package is not installed.
     """
+    check_trackers(names)
+    return [SINKS[name](settings) for name in names]
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Look whether these trackers are known and installed, without importing or opening one.
+
+    Raises:
+        ConfigError: a name is unknown, or its package is not there.
+    """
     for name in names:
         if name not in SINKS:
             raise ConfigError(f"Unknown tracker '{name}'{nearest(name, SINKS)}.")
-    return [SINKS[name](settings) for name in names]
+        if find_spec(name) is None:
+            raise ConfigError(
+                f"The tracker '{name}' is not installed: `pip install 'trimtab[{name}]'`, or take it out of "
+                "monitor.trackers."
+            )
 
 
 def _require(package: str, module: str | None = None) -> Any:

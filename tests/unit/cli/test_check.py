@@ -10,7 +10,7 @@ from trimtab.cli.checks.line import within
 from trimtab.cli.checks.models import check_tokenizer
 from trimtab.cli.checks.resources import GIB, estimate_memory
 from trimtab.cli.checks.rewards import check_rewards
-from trimtab.cli.checks.settings import check_settings
+from trimtab.cli.checks.settings import check_settings, learning_rates
 from trimtab.cli.main import main
 from trimtab.config import build_recipe
 from trimtab.data import Preference, load_prompts
@@ -223,3 +223,61 @@ def test_the_whole_checklist(model, tmp_path, monkeypatch, capsys):
     assert "fail  overlap" in captured.out
     assert "fail  eval.judge" in captured.out
     assert captured.err == "trimtab: error: 2 of 24 checks of r.toml failed: mend those lines.\n"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rate", "status"),
+    [
+        (None, 3e-6, "pass"),
+        (7_000_000_000, 3e-6, "pass"),
+        (7_000_000_000, 2e-5, "warn"),
+        (135_000_000, 2e-5, "pass"),
+        (135_000_000, 3e-6, "warn"),
+        (135_000_000, 1e-4, "warn"),
+        (4_000_000, 2e-4, "pass"),
+        (4_000_000, 3e-6, "warn"),
+    ],
+)
+def test_the_learning_rate_knows_the_size(parameters, rate, status):
+    """A.10: 2e-5 works for 135 million parameters where 3e-6 does nothing; R25's range is for large ones."""
+    lines = {line.name: line for line in check_settings(recipe_of(learning_rate=rate), parameters)}
+    assert lines["rl.learning_rate"].status == status
+
+
+def test_an_adapter_needs_ten_times_as_much():
+    """A.10, R25: as the README says of [model.lora]."""
+    assert learning_rates(None) == (1e-6, 5e-6)
+    assert learning_rates(2_000_000_000, has_adapter=True) == pytest.approx((1e-5, 5e-5))
+
+
+def test_equal_rewards_are_warned_about(tmp_path):
+    """A.10: the same for four very different answers; not where a right answer earns more."""
+    (tmp_path / "r.py").write_text(
+        "def same(completions, **kw): return [0.5] * len(completions)\n"
+        "def exact(completions, answer, **kw): return [float(c == a) for c, a in zip(completions, answer)]\n"
+    )
+    prompts = [Prompt(str(i), (USER,), {"answer": "x17"}) for i in range(5)]
+    (line,) = check_rewards(recipe_of([f"{tmp_path}/r.py:same"]), prompts, None)
+    assert (line.status, "gave 0.5 to all 4 samples" in line.found) == ("warn", True)
+    (line,) = check_rewards(recipe_of([f"{tmp_path}/r.py:exact"]), prompts, None)
+    assert (line.status, line.found[-42:]) == ("pass", "gave 0 to 4 samples and 1 to a right answer"[-42:])
+
+
+def test_the_check_shows_what_a_run_would_refuse(model, tmp_path, monkeypatch, capsys):
+    """R37: one function for both: a hidden reward, a place and a tracker that no line of its own looks at."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.json").write_text(json.dumps(["one", "two", "three", "four"]))
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "r.toml").write_text(
+        f'[model]\npath = "{model}"\n[rl]\ndata = "train.json"\nrewards = ["sales"]\nsteps = 2\n'
+        'hidden_rewards = ["nothing"]\neval_every = 2\n[monitor]\ntrackers = ["tensorbord"]\n'
+    )
+    assert main(["check", "r.toml", "--output", "file/out"]) == 2
+    shown = capsys.readouterr().out
+    for words in (
+        "fail  output: paths.policy: ",
+        "fail  monitor.trackers: Unknown tracker 'tensorbord' (did you mean 'tensorboard'?)",
+        "fail  rl.rewards: rl.hidden_rewards: reward 'nothing' is not known",
+        "warn  rl.eval_every: rl.eval_every = 2 has no effect without rl.hidden_data",
+    ):
+        assert words in shown

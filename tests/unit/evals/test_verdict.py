@@ -115,3 +115,24 @@ def test_without_constraints_there_is_no_line_about_them():
     """R24: neither where the summary has none, nor where it has something else there."""
     for summary in (GOOD, GOOD | {"constraints": {}}, GOOD | {"constraints": None}):
         assert not any("constraint" in check.name for check in judge_summary(summary).checks)
+
+
+def test_a_silent_reward_or_judge_is_no_go():
+    """all-abstain: whatever else was measured; the cause is the reason, and hostile words are escaped."""
+    cause = "reward <b>boom</b> failed: KeyError (8 of 8 completions)"
+    for name in ("the reward, policy, hidden prompts", "hidden reward boom", "eval.judge"):
+        summary = copy.deepcopy(GOOD) | {"unanswered": {name: {"share": 1.0, "cause": cause}}}
+        verdict = judge_summary(summary)
+        assert not verdict.is_go
+        assert verdict.reasons == [f"No score from {name} for 100% of the answers: {cause}."]
+        assert "<b>" not in render_report(summary) and "boom" in render_report(summary)
+    assert judge_summary(copy.deepcopy(GOOD) | {"unanswered": {}}).is_go
+
+
+def test_a_stopped_run_is_no_go():
+    """all-abstain: the report of a run that ended by an error says where and why."""
+    summary = {"stages": {}, "stopped": {"stage": "rl", "reason": "no completion got a reward"}}
+    verdict = judge_summary(summary)
+    assert not verdict.is_go
+    assert verdict.reasons[0] == "The run was stopped in stage rl: no completion got a reward"
+    assert "no completion got a reward" in render_report(summary)

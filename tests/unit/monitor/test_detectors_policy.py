@@ -108,3 +108,31 @@ def test_shares_allow_for_their_noise() -> None:
     assert detectors.zero_variance([0.3, 0.8] * 5) is None
     alarm = detectors.zero_variance([0.7, 0.8] * 5)
     assert alarm is not None and alarm.threshold == pytest.approx(0.5 + 3 * math.sqrt(0.0025 / 9))
+
+
+def test_a_policy_that_has_not_moved() -> None:
+    """A.10: KL never above 1e-3 and the reward within three standard errors of where it was.
+
+    By hand: 0 and 1 in turn have mean 1/2 and variance 10/36, so the squared error of a mean of ten is 1/36,
+    of a difference 1/18; three standard errors are 0.707.
+    """
+    flat, tiny = [0.0, 1.0] * 10, [2e-4] * 20
+    alarm = detectors.policy_unmoved(tiny, flat, highest=2e-4)
+    assert alarm is not None and (alarm.metric, alarm.value, alarm.threshold) == ("kl/ref", 2e-4, 1e-3)
+    assert alarm.evidence["reward_gain"] == 0
+    assert detectors.policy_unmoved(tiny[:19], flat[:19], highest=2e-4) is None  # two windows at least
+    assert detectors.policy_unmoved(tiny, flat, highest=1.1e-3) is None  # it has moved once
+    shifted = [*flat[:10], *(value + 0.70 for value in flat[10:])]
+    assert detectors.policy_unmoved(tiny, shifted, highest=2e-4) is not None
+    for change in (0.72, -0.72):
+        shifted = [*flat[:10], *(value + change for value in flat[10:])]
+        assert detectors.policy_unmoved(tiny, shifted, highest=2e-4) is None
+    assert detectors.policy_unmoved(tiny, [math.nan] * 20, highest=2e-4) is None
+
+
+def test_a_reward_that_abstains_alarms_at_once() -> None:
+    """A.10: more than half of one step's completions, from the first step on."""
+    assert detectors.reward_abstains([]) is None and detectors.reward_abstains([0.5]) is None
+    alarm = detectors.reward_abstains([0.0, 0.51])
+    assert alarm is not None and (alarm.kind, alarm.value, alarm.threshold) == ("reward_abstains", 0.51, 0.5)
+    assert detectors.reward_abstains([1.0, 0.0]) is None  # the last step only

@@ -117,3 +117,40 @@ def test_components_are_compared_with_what_they_make_up() -> None:
     named = {(alarm.kind, alarm.metric) for alarm in found}
     assert ("component_share", "reward/part/sales/style") in named
     assert ("component_share", "reward/part/sales") not in named
+
+
+def unmoved(**changes: list[float]) -> list[tuple[int, str]]:
+    """Steps and kinds of the alarms of a run of 30 steps whose policy stays where it is."""
+    rng, watch = random.Random(0), Watch()
+    found = []
+    for number in range(30):
+        metrics = {"kl/ref": 1e-5, "reward/mean": 0.5 + 0.02 * rng.gauss(0, 1), "train/learning_rate": 3e-6}
+        metrics |= {name.replace("__", "/"): values[number] for name, values in changes.items()}
+        found += [(number + 1, alarm.kind) for alarm in watch.see(metrics)]
+    return found
+
+
+def test_a_policy_that_stays_is_told_after_two_windows() -> None:
+    """A.10: at step 20, again ten steps later; not while the rate warms up, nor with equal rewards."""
+    assert unmoved() == [(20, "policy_unmoved"), (30, "policy_unmoved")]
+    assert unmoved(train__learning_rate=[1e-7 * (n + 1) for n in range(30)]) == []
+    flat = unmoved(reward__zero_variance_groups=[1.0] * 30)
+    assert {kind for _, kind in flat} == {"zero_variance"}
+    # PPO's groups hold one completion, so they are always equal.
+    ppo = unmoved(reward__zero_variance_groups=[1.0] * 30, critic__explained_variance=[0.3] * 30)
+    assert (20, "policy_unmoved") in ppo
+    assert unmoved(kl__ref=[0.01 * n for n in range(30)]) == []
+    assert unmoved(reward__mean=[0.02 * n for n in range(30)]) == []
+
+
+def test_abstaining_is_told_in_the_first_step() -> None:
+    """A.10: no window is waited for; the words of the reward are part of the message."""
+    from dataclasses import replace
+
+    (alarm,) = Watch().see({"reward/abstained": 1.0})
+    assert alarm.kind == "reward_abstains"
+    told = replace(alarm, detail="reward boom failed: KeyError: 'x'")
+    for language in ("en", "zh"):
+        assert "reward boom failed: KeyError: 'x'" in told.message(language)
+    assert told.as_dict()["detail"] == "reward boom failed: KeyError: 'x'"
+    assert "detail" not in alarm.as_dict()

@@ -22,6 +22,7 @@ from tests.unit.trainers.systems import (
 
 from trimtab.config import RLConfig
 from trimtab.data import PromptStream
+from trimtab.errors import RewardError
 from trimtab.functional import kl_estimate
 from trimtab.rollout.scripted import ScriptedEngine
 from trimtab.runs import metrics_table, read_events, read_rollouts
@@ -284,11 +285,13 @@ def test_a_lone_reward_of_a_group_teaches_nothing(algorithm: str, tmp_path: Path
 
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo", "rloo", "reinforce_plus_plus", "gspo", "dr_grpo"])
 def test_a_step_where_every_reward_abstains_moves_nothing(algorithm: str, tmp_path: Path) -> None:
-    """Trap 3, R19: a grader that is down teaches nothing: weights stay, the run goes on, no NaN."""
+    """Trap 3, R19: a grader that is down teaches nothing: weights stay, no NaN. In a run's first step it ends
+    the run, after that step is on record."""
     rl = rl_config(algorithm, steps=1, kl={"coef": 0.05})
     system = tiny_system(rl, lambda sample: None)
     before = weights(system.policy)
-    train(system, rl, tiny_stage(tmp_path))
+    with pytest.raises(RewardError, match="no completion got a reward"):
+        train(system, rl, tiny_stage(tmp_path))
     assert same_weights(before, weights(system.policy))
     table = metrics_table(tmp_path, "rl")
     assert table["reward/abstained"] == [1.0]

@@ -21,7 +21,7 @@ from tests.unit.trainers.systems import (
 
 from trimtab.config import RewardModelConfig
 from trimtab.distributed.build import System
-from trimtab.errors import DivergedError
+from trimtab.errors import DivergedError, RewardError
 from trimtab.models.load import load_sequence_classifier, load_tokenizer
 from trimtab.rewards.combine import CombinedReward
 from trimtab.runs import metrics_table, read_events
@@ -140,11 +140,13 @@ def test_bad_updates_that_do_not_follow_one_another_do_not_stop(
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_nan_reward_abstains(algorithm: str, tmp_path: Path) -> None:
-    """R19, R14: a reward that is NaN teaches nothing and moves nothing; the next step trains."""
+    """R19, R14: a reward that is NaN teaches nothing and moves nothing, and ends a run that begins with it;
+    the next step trains."""
     rl = rl_config(algorithm, steps=1, num_epochs_per_batch=1)
     system = tiny_system(rl, CombinedReward([(Unchecked({0}), 1.0)]))
     before = weights(system.policy)
-    train(system, rl, tiny_stage(tmp_path / "nan"))
+    with pytest.raises(RewardError, match="not a finite number"):
+        train(system, rl, tiny_stage(tmp_path / "nan"))
     assert same_weights(before, weights(system.policy))
     assert metrics_table(tmp_path / "nan", "rl")["reward/abstained"] == [1.0]
     train(system, rl, tiny_stage(tmp_path / "fine"), seed=2)
