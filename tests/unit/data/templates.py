@@ -62,6 +62,15 @@ MARKED = (
 )
 PLAIN_OPEN = _each("{{ m.content }}", ASK_OPEN)
 PLAIN_EMPTY = _each("{{ m.content }}", ASK_EMPTY)
+# Opens a block in the generation prompt, and closes it at once, spaced otherwise, where there is no reasoning.
+CLOSES_AT_ONCE = _each(
+    "{% if m.role == 'assistant' and '<think>' not in m.content %}<think></think>{% endif %}{{ m.content }}"
+    "{% for t in m.tool_calls or [] %}<call>{{ t.function.name }} {{ t.function.arguments | tojson }}</call>"
+    "{% endfor %}",
+    ASK_OPEN,
+)
+# Content must be a list of parts, as templates of models that see images have it.
+PARTS = _each("{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}")
 # Forms of tool calls: an object quoted by `tojson`, a text as it is, a call only beside null content.
 CALLS_OBJECT = _each(
     "{{ m.content or '' }}{% for t in m.tool_calls or [] %}<call>{{ t.function.name }} "

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from trimtab.data import encode_pair, encode_prompt, encode_row
+from trimtab.data import encode_pair, encode_prompt, encode_row, reply_text
 from trimtab.errors import DataError
 from trimtab.types import Conversation
 
@@ -141,6 +141,10 @@ def test_the_mask_begins_where_the_generation_prompt_ends(name):
             ["<think>\nlima\n</think>\n\nnovember", "<think>\nmike\n</think>\n\noscar"],
         ),
         ("CHANNELS", "key", ["<|channel|>analysis<|message|>lima mike<|end|>november"]),
+        ("CLOSES_AT_ONCE", "plain", ["</think>november Oscar\nPapa  quebec"]),
+        ("CLOSES_AT_ONCE", "thought", ["lima mike\n</think>\n\nnovember Oscar"]),
+        ("CLOSES_AT_ONCE", "call", ['</think><call>getit {"item": "quebec"}</call>']),
+        ("PARTS", "two turns", ["november<|im_end|>oscar"]),
         ("TRIMS", "edges", ["november"]),
         ("LOWERS", "plain", ["november Oscar\nPapa  quebec"]),
         ("REPLACES", "plain", ["november Oscar\nPapa  quebec"]),
@@ -196,6 +200,16 @@ def test_calls_and_reasoning_are_as_transformers_renders_them():
     whole = tokenizer.apply_chat_template(messages, return_dict=False)
     assert list(pair.token_ids) == whole[: len(pair)]
     assert decoded(tokenizer, whole[len(pair) :]) == "\n"
+
+
+def test_a_preference_between_calls_is_between_the_templates_texts():
+    """R33: what a reward model learns from is what a policy writes of a tool call."""
+    tokenizer = build_tokenizer(templates.CALLS_OBJECT)
+    chosen = (answer("", tool_calls=[CALL]),)
+    assert reply_text(tokenizer, [USER], chosen) == '<call>getit {"item": "quebec"}</call>'
+    assert reply_text(tokenizer, [USER], "as it is <|im_end|>") == "as it is <|im_end|>"
+    with pytest.raises(DataError, match="does not write `tool_calls`"):
+        reply_text(build_tokenizer(CHATML), [USER], chosen)
 
 
 def test_tools_are_in_the_prompt_or_it_is_refused():
