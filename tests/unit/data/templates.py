@@ -62,7 +62,7 @@ MARKED = (
 )
 PLAIN_OPEN = _each("{{ m.content }}", ASK_OPEN)
 PLAIN_EMPTY = _each("{{ m.content }}", ASK_EMPTY)
-# Opens a block in the generation prompt, and closes it at once, spaced otherwise, where there is no reasoning.
+# Opens a block in the generation prompt; without reasoning it closes that at once, spaced otherwise.
 CLOSES_AT_ONCE = _each(
     "{% if m.role == 'assistant' and '<think>' not in m.content %}<think></think>{% endif %}{{ m.content }}"
     "{% for t in m.tool_calls or [] %}<call>{{ t.function.name }} {{ t.function.arguments | tojson }}</call>"

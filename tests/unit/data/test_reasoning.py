@@ -104,13 +104,15 @@ def test_the_mask_begins_where_the_generation_prompt_ends(name):
     tokenizer = build_tokenizer(TEMPLATES[name])
     for key in ("plain", "thought", "two turns", "two thoughts"):
         row = ROWS[key]
+        if name == "PARTS":
+            row = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in row]
         ends = [index for index, message in enumerate(row) if message["role"] == "assistant"]
         expected = [
             tokenizer.apply_chat_template(row[:end], add_generation_prompt=True, return_dict=False)
             for end in ends
         ]
         try:
-            pairs = encode_row(tokenizer, row[:1], row[1:])
+            pairs = encode_row(tokenizer, ROWS[key][:1], ROWS[key][1:])
         except DataError:
             continue
         begins = [
@@ -177,6 +179,8 @@ def test_what_is_trained_by_template(name, row, trained):
             "thought",
             "writes a whole reasoning block .* and the answer of row 7 brings its own",
         ),
+        ("PLAIN_OPEN", "call", r"opens a reasoning block .<think>."),
+        ("PLAIN_EMPTY", "key", "writes a whole reasoning block .* and the answer of row 7 brings its own"),
         ("CHATML", "key", "does not write `reasoning_content` in an assistant turn of row 7"),
         ("CHATML", "call", "does not write `tool_calls` in an assistant turn of row 7"),
         ("CALLS_INSTEAD", "call and words", "does not write 'november' of its content"),
