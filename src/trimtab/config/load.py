@@ -142,7 +142,17 @@ def _parse(key: str, text: str) -> Any:
         return text
     if "list[str]" in annotation and not text.lstrip().startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
+    if annotation.startswith("dict[str, str]") and not text.lstrip().startswith("{"):
+        return _pairs(key, text)
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return {"True": True, "False": False}.get(text, text)
+
+
+def _pairs(key: str, text: str) -> dict[str, str]:
+    """``prompt=question, answer=gold.0`` as a table."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise ConfigError(f"--{key} {text} is no table: write --{key}.NAME VALUE, or --{key} NAME=VALUE,….")
+    return {name.strip(): value.strip() for name, _, value in pairs}

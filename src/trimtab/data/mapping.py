@@ -13,6 +13,8 @@ from trimtab.errors import DataError
 Columns = Mapping[str, str]
 _MISSING = object()
 _SHOWN = 12
+# Names that are read as parts of a row; one that is nearly such a name is a slip of the pen.
+_READ = ("prompt", "completion", "chosen", "rejected", "messages", "completions", "conversations")
 
 
 def map_columns(rows: Sequence[Row], columns: Columns | None, source: str) -> list[Row]:
@@ -34,6 +36,11 @@ def map_columns(rows: Sequence[Row], columns: Columns | None, source: str) -> li
         return list(rows)
     mapped = [dict(row.values) for row in rows]
     for name, path in columns.items():
+        meant = get_close_matches(name, _READ, n=1, cutoff=0.8)
+        if meant and name not in _READ:
+            raise DataError(
+                f"{source}: columns names '{name}', which nothing reads; did you mean '{meant[0]}'?"
+            )
         if not path.strip():
             for values in mapped:
                 values.pop(name, None)

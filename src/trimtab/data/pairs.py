@@ -8,13 +8,23 @@ from typing import Any
 
 from trimtab.data.chat import refuse_lost, render, token_ids
 from trimtab.data.fidelity import TAG, is_open, lost_of, tags_of
-from trimtab.data.messages import Reply, is_trained, says_more
+from trimtab.data.messages import REASONING, Reply, is_trained, says_more
 from trimtab.data.template_forms import forms_of
 from trimtab.data.turns import turn_end
 from trimtab.errors import DataError
 from trimtab.types import Conversation, Message
 
 _MARK = "q7mark7q"
+_OPENS = (
+    "The generation prompt of the chat template opens a reasoning block ({tag}), which the answer of {where} "
+    "does not begin with: put its reasoning, or an empty block, before the answer, or change "
+    "model.chat_template."
+)
+_CLOSES = (
+    "The generation prompt of the chat template writes a whole reasoning block ({block!r}) and the answer of "
+    "{where} brings its own: leave that one out, or give a template without it with model.chat_template "
+    "(where it has a switch: the column chat_template_kwargs)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +149,13 @@ def _turn(tokenizer: Any, messages: Conversation, index: int, where: str, seen: 
     head = render(tokenizer, before, add_generation_prompt=True, where=where)
     refuse_lost(tokenizer, before, head, where, range(seen, index))
     prompt_ids = token_ids(tokenizer, before, add_generation_prompt=True, where=where)
+    past, whole = render(tokenizer, before, where=where), render(tokenizer, through, where=where)
     # What the generation prompt writes after the turns before it: a role, perhaps a block that it opens.
-    opening = _beyond(head, render(tokenizer, before, where=where))
+    opening = _beyond(head, past)
     ends = turn_end(tokenizer)
-    whole = render(tokenizer, through, where=where)
-    lost = lost_of(message, "", _beyond(whole, head)) or "what the generation prompt begins"
-    if whole.startswith(head):
-        written = whole[len(head) :]
+    written = _written_after(whole, head, past, opening)
+    lost = lost_of(message, "", _beyond(whole, past)) or "what the generation prompt begins"
+    if written is not None:
         end = str(tokenizer.decode(list(ends)))
         body = written.rpartition(end)[0] if end in written else written
         lost = lost_of(message, opening, body) or ""
@@ -157,13 +167,38 @@ def _turn(tokenizer: Any, messages: Conversation, index: int, where: str, seen: 
             ids = _rendered_ids(tokenizer, through, prompt_ids, written, ends, where)
             return _Turn(prompt_ids, ids or (*_ids(tokenizer, body), *ends), body)
     if says_more(message):
-        raise DataError(
-            f"The chat template does not write {lost} in an assistant turn of {where}, so it would be lost: "
-            "give a template that does with model.chat_template, or put it into `content` as the model is to "
-            "write it."
-        )
+        raise DataError(_refusal(message, opening, lost, where))
     text = _after_opening(str(message["content"]), opening, where)
     return _Turn(prompt_ids, (*_ids(tokenizer, text), *ends), text)
+
+
+def _written_after(whole: str, head: str, past: str, opening: str) -> str | None:
+    """What the template's text of the turns has after the generation prompt; None where it goes on otherwise.
+
+    Where the prompt opens a reasoning block, a block that the template closes at once in another way of
+    spacing counts as the same block.
+    """
+    if whole.startswith(head):
+        return whole[len(head) :]
+    if not is_open(opening):
+        return None
+    tag = tags_of(opening)[-1]
+    _, found, rest = _beyond(whole, past).partition(tag)
+    return rest.removeprefix(opening.rpartition(tag)[2]) if found else None
+
+
+def _refusal(message: Message, opening: str, lost: str, where: str) -> str:
+    """Why a turn that is more than text cannot be trained."""
+    has_reasoning = any(message.get(key) for key in REASONING)
+    if is_open(opening) and not has_reasoning:
+        return _OPENS.format(tag=tags_of(opening)[-1], where=where)
+    if tags_of(opening) and has_reasoning and not is_open(opening):
+        return _CLOSES.format(block=_block(opening).strip(), where=where)
+    return (
+        f"The chat template does not write {lost} in an assistant turn of {where}, so it would be lost: "
+        "give a template that does with model.chat_template, or put it into `content` as the model is to "
+        "write it."
+    )
 
 
 def _rendered_ids(
@@ -211,23 +246,20 @@ def _after_opening(content: str, opening: str, where: str) -> str:
     tags = tags_of(opening)
     if not tags:
         return content
-    block = opening[opening.index(tags[0]) :]
+    block = _block(opening)
     bare = content.lstrip()
     if is_open(opening):
         if not bare.startswith(tags[-1]):
-            raise DataError(
-                f"The generation prompt of the chat template opens a reasoning block ({tags[-1]}), which the "
-                f"answer of {where} does not begin with: put its reasoning, or an empty block, before the "
-                "answer, or change model.chat_template."
-            )
+            raise DataError(_OPENS.format(tag=tags[-1], where=where))
         rest, space = bare[len(tags[-1]) :], block.rpartition(tags[-1])[2]
         return rest.removeprefix(space)
     if bare.startswith(block.strip()):
         return bare[len(block.strip()) :].lstrip()
     if TAG.search(content):
-        raise DataError(
-            f"The generation prompt of the chat template writes a whole reasoning block ({block.strip()!r}) "
-            f"and the answer of {where} brings its own: leave that one out, or give a template without it "
-            "with model.chat_template (where it has a switch: the column chat_template_kwargs)."
-        )
+        raise DataError(_CLOSES.format(block=block.strip(), where=where))
     return content
+
+
+def _block(opening: str) -> str:
+    """What the generation prompt writes from its first tag of a reasoning block on."""
+    return opening[opening.index(tags_of(opening)[0]) :]

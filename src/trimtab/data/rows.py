@@ -115,7 +115,19 @@ def _prompt_of(shape: Shape, row: Row) -> tuple[Conversation, tuple[str, ...]]:
         prompt = messages if messages[-1]["role"] != "assistant" else messages[:last]
         return with_system(as_prompt(prompt, row.where, name), row), (name,)
     name = shape.column("prompt")
+    if shape.name == "UltraChat":
+        return with_system(_asked_first(row), row), (name,)
     return with_system(as_prompt(row.values[name], row.where, name), row), (name,)
+
+
+def _asked_first(row: Row) -> Conversation:
+    """UltraChat's prompt with what stands before it in its messages: a system turn, as a rule."""
+    prompt = as_prompt(row.values["prompt"], row.where)
+    messages = as_messages(row.values["messages"], row.where, "messages")
+    first = next((i for i, m in enumerate(messages) if m["role"] == "assistant"), len(messages))
+    before = messages[:first]
+    is_same = bool(before) and before[-1]["content"].strip() == prompt[-1]["content"].strip()
+    return Conversation(before) if is_same and len(prompt) == 1 else prompt
 
 
 def _instruction(row: Row) -> list[Message]:

@@ -44,6 +44,8 @@ SHAPES: tuple[Shape, ...] = (
     Shape("UltraChat", ("prompt", "messages"), ("prompts", "pairs")),
     Shape("prompt-completion", ("prompt", "completion"), ("prompts", "pairs")),
     _asked("prompt-response", "prompt", "response"),
+    _asked("HumanEval", "prompt", "canonical_solution"),
+    _asked("prompt-code", "prompt", "code"),
     Shape(
         "ShareGPT preference",
         ("conversations", "chosen", "rejected"),
@@ -70,6 +72,7 @@ SHAPES: tuple[Shape, ...] = (
     Shape("OpenRLHF", ("input", "label"), ("prompts",), {"prompt": "input"}),
     Shape("question-only", ("question",), ("prompts",), {"prompt": "question"}),
     Shape("problem-only", ("problem",), ("prompts",), {"prompt": "problem"}),
+    _asked("MBPP", "text", "code"),
     Shape("language modelling", ("text",), ("pairs",)),
 )
 # What columns are called elsewhere, the likeliest first: for the mapping that an error proposes.
@@ -100,7 +103,12 @@ def recognise(columns: Collection[str], use: str | None = None, mapped: Collecti
     """
     names = set(columns)
     fitting = [s for s in SHAPES if set(s.columns) <= names and (use is None or use in s.uses)]
-    return max(fitting, key=lambda shape: len(set(shape.columns) & set(mapped)), default=None)
+    if not mapped:
+        return next(iter(fitting), None)
+    by_hand = [len(set(shape.columns) & set(mapped)) for shape in fitting]
+    # Of those with most columns mapped by hand, the one with fewest that happen to be there.
+    ranks = [(count, count - len(shape.columns)) for count, shape in zip(by_hand, fitting, strict=True)]
+    return fitting[ranks.index(max(ranks))] if fitting else None
 
 
 def propose_mapping(columns: Collection[str], use: str) -> str:

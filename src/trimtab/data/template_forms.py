@@ -27,6 +27,7 @@ class TemplateForms:
     arguments_as_text: bool  # the JSON text of the arguments, not an object
     null_content: bool  # content beside tool calls must be null, not empty
     repeats: bool  # an answer's words are written more than once
+    parts: bool  # content must be a list of parts, as templates of models that see images have it
 
 
 # tokenizer -> (its template, the forms); asked for every row of a data set.
@@ -44,8 +45,6 @@ def forms_of(tokenizer: Any) -> TemplateForms:
 
 def for_template(tokenizer: Any, messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Return the messages as the template reads them: its name for reasoning, its form of tool calls."""
-    if not any(message.get("tool_calls") or _reasoning_key(message) for message in messages):
-        return [dict(message) for message in messages]
     forms = forms_of(tokenizer)
     return [_one(dict(message), forms) for message in messages]
 
@@ -59,6 +58,8 @@ def _one(message: dict[str, Any], forms: TemplateForms) -> dict[str, Any]:
             message["content"] = None
         if forms.arguments_as_text:
             message["tool_calls"] = [_as_text(call) for call in message["tool_calls"]]
+    if forms.parts and isinstance(message.get("content"), str):
+        message["content"] = [{"type": "text", "text": message["content"]}] if message["content"] else []
     return message
 
 
@@ -74,33 +75,39 @@ def _as_text(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _try_forms(tokenizer: Any) -> TemplateForms:
+    plain = {"role": "assistant", "content": _MARK}
+    parts = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in (_USER, plain)]
+    needs_parts = _MARK not in _written(tokenizer, _USER, plain) and _MARK in _written(tokenizer, *parts)
+    if needs_parts:
+        repeats = _written(tokenizer, *parts).count(_MARK) > 1
+        return TemplateForms(None, False, False, False, repeats, True)
     reasoning = next((key for key in REASONING if _MARK in _reasoned(tokenizer, key)), None)
-    repeats = _written(tokenizer, {"role": "assistant", "content": _MARK}).count(_MARK) > 1
+    repeats = _written(tokenizer, _USER, plain).count(_MARK) > 1
     for content in ("", None):
         # An object first: a text would be quoted a second time by `tojson`.
         written = _called(tokenizer, content, {_KEY: _MARK})
         if _KEY in written and _MARK in written and f"'{_KEY}'" not in written:
-            return TemplateForms(reasoning, True, False, content is None, repeats)
+            return TemplateForms(reasoning, True, False, content is None, repeats, False)
         written = _called(tokenizer, content, json.dumps({_KEY: _MARK}))
         if f'"{_KEY}"' in written and _MARK in written:
-            return TemplateForms(reasoning, True, True, content is None, repeats)
-    return TemplateForms(reasoning, False, False, False, repeats)
+            return TemplateForms(reasoning, True, True, content is None, repeats, False)
+    return TemplateForms(reasoning, False, False, False, repeats, False)
 
 
 def _reasoned(tokenizer: Any, key: str) -> str:
-    return _written(tokenizer, {"role": "assistant", "content": "b", key: _MARK})
+    return _written(tokenizer, _USER, {"role": "assistant", "content": "b", key: _MARK})
 
 
 def _called(tokenizer: Any, content: str | None, arguments: Any) -> str:
     # Mistral's templates refuse a call whose id has not nine letters and digits.
     call = {"id": "q7call7q7", "type": "function", "function": {"name": "q7name7q", "arguments": arguments}}
-    written = _written(tokenizer, {"role": "assistant", "content": content, "tool_calls": [call]})
+    written = _written(tokenizer, _USER, {"role": "assistant", "content": content, "tool_calls": [call]})
     return written if "q7name7q" in written else ""
 
 
-def _written(tokenizer: Any, answer: Mapping[str, Any]) -> str:
+def _written(tokenizer: Any, *turns: Mapping[str, Any]) -> str:
     """The template's text of an exchange; empty where it refuses it."""
     try:
-        return str(tokenizer.apply_chat_template([_USER, dict(answer)], tokenize=False))
+        return str(tokenizer.apply_chat_template([dict(turn) for turn in turns], tokenize=False))
     except Exception:  # a template may fail in any way on what it does not know
         return ""

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab.data import encode_pair, encode_prompt, render, turn_end
+from trimtab.data import encode_pair, encode_prompt, encode_row, render, turn_end
 from trimtab.errors import DataError, ModelError
 
+from .templates import STRIPS_OPEN
 from .toy_tokenizer import ALTERNATING, BROKEN_PREFIX, CHATML, PLAIN, TAGGED, build_tokenizer
 
 USER = {"role": "user", "content": "问价格?"}
@@ -21,7 +22,7 @@ def trained_text(tokenizer, pair):
     return tokenizer.decode(ids, skip_special_tokens=False)
 
 
-@pytest.mark.parametrize("template", [CHATML, TAGGED, BROKEN_PREFIX])
+@pytest.mark.parametrize("template", [CHATML, TAGGED])
 def test_a_pair_is_the_prompt_ids_then_the_completion_and_its_end(template):
     """Traps 12 and 13: prompt ids are a prefix; completion and EOS are trained, no newline after it."""
     tokenizer = build_tokenizer(template)
@@ -52,15 +53,58 @@ def test_every_assistant_turn_of_a_dialogue_is_trained(template):
     assert tokenizer.decode(pair.token_ids, skip_special_tokens=False) == whole.rstrip("\n")
 
 
-def test_a_dialogue_by_hand_keeps_what_lies_between_the_turns():
-    """Trap 12: where prefixes break, the ids are still one uninterrupted conversation."""
+def test_a_dialogue_goes_on_from_the_ids_that_a_model_would_see():
+    """Trap 12: where prefixes break, each turn still follows exactly what the template writes before it."""
     tokenizer = build_tokenizer(BROKEN_PREFIX)
-    pair = encode_pair(tokenizer, TURNS[:1], TURNS[1:])
-    assert trained_text(tokenizer, pair) == "first answer<|im_end|>second<|im_end|>"
-    assert tokenizer.decode(pair.token_ids, skip_special_tokens=False) == (
-        "<|im_start|>user\n问价格?<|im_end|>\n<|im_start|>assistant\n<think>\nfirst answer<|im_end|>\n"
-        "<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n<think>\nsecond<|im_end|>"
+    turns = [
+        {**turn, "content": f"<think>\nso\n</think>\n{turn['content']}"}
+        if turn["role"] == "assistant"
+        else turn
+        for turn in TURNS
+    ]
+    pair = encode_pair(tokenizer, turns[:1], turns[1:])
+    assert trained_text(tokenizer, pair) == (
+        "so\n</think>\nfirst answer<|im_end|>so\n</think>\nsecond<|im_end|>"
     )
+    assert tokenizer.decode(pair.token_ids, skip_special_tokens=False) == (
+        "<|im_start|>user\n问价格?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nso\n</think>\nfirst answer<|im_end|>\n"
+        "<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n<think>\nso\n</think>\nsecond<|im_end|>"
+    )
+
+
+def test_an_answer_is_never_trained_inside_an_open_block():
+    """R33: a generation prompt that opens a block, and an answer without reasoning."""
+    with pytest.raises(
+        DataError, match=r"opens a reasoning block .<think>., which the answer of row 2 does not"
+    ):
+        encode_pair(build_tokenizer(BROKEN_PREFIX), [USER], "ok", where="row 2")
+
+
+def test_turns_that_a_template_rewrites_are_sequences_of_their_own():
+    """R33: what is trained is what a model would have seen: the past without its reasoning."""
+    tokenizer = build_tokenizer(STRIPS_OPEN)
+    turns = [USER, {"role": "assistant", "content": "<think>\nso\n</think>\n\nfirst"}, *TURNS[2:3]]
+    turns.append({"role": "assistant", "content": "<think>\nthen\n</think>\n\nsecond"})
+    one, two = encode_row(tokenizer, turns[:1], turns[1:])
+    assert trained_text(tokenizer, one) == "so\n</think>\n\nfirst<|im_end|>"
+    assert trained_text(tokenizer, two) == "then\n</think>\n\nsecond<|im_end|>"
+    assert tokenizer.decode(two.token_ids, skip_special_tokens=False) == (
+        "<|im_start|>user\n问价格?<|im_end|>\n<|im_start|>assistant\n\n\nfirst<|im_end|>\n"
+        "<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n<think>\nthen\n</think>\n\nsecond<|im_end|>"
+    )
+    with pytest.raises(DataError, match="rewrites earlier turns of row 3"):
+        encode_pair(tokenizer, turns[:1], turns[1:], where="row 3")
+
+
+def test_a_turn_of_weight_zero_is_context():
+    """R33: `weight` 0 (OpenAI) and `train` false say which turns are not learned."""
+    tokenizer = build_tokenizer()
+    for mark in ({"weight": 0}, {"train": False}):
+        pair = encode_pair(tokenizer, TURNS[:1], [{**TURNS[1], **mark}, *TURNS[2:]])
+        assert trained_text(tokenizer, pair) == "second<|im_end|>"
+    with pytest.raises(DataError, match="no assistant turn to train"):
+        encode_pair(tokenizer, TURNS[:1], [{**TURNS[1], "weight": 0}])
 
 
 def test_assistant_turns_of_the_prompt_are_context():

@@ -73,7 +73,7 @@ def test_trl_shapes_are_recognised_by_their_columns():
     }
     for columns, name in cases.items():
         assert recognise({*columns.split(), "other"}).name == name
-    assert recognise({"question", "answer"}) is None
+    assert recognise({"goal", "result"}) is None
 
 
 def test_pairs_of_every_shape(write):
