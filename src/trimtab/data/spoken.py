@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from trimtab.types import Message
@@ -45,7 +45,7 @@ def find_difference(texts: Sequence[str], decoded: str) -> str | None:
     parts = Counter(part for text in texts if (part := _squeezed(text)))
     originals = {_squeezed(text): text for text in texts}
     for part, times in parts.items():
-        if whole.count(part) < times and not _is_escaped(originals[part], whole):
+        if whole.count(part) < times and not (part not in whole and _is_escaped(originals[part], whole)):
             return f"{_first_missing(originals[part], whole)!r} is missing"
     rest = whole
     for part in sorted(parts, key=len, reverse=True):
@@ -56,14 +56,27 @@ def find_difference(texts: Sequence[str], decoded: str) -> str | None:
     return None
 
 
-def decoded(tokenizer: Any, token_ids: Sequence[int], mask: Sequence[bool], *, trained: bool) -> str:
-    """The text of the tokens whose ``mask`` equals ``trained``, stretch by stretch; a turn's end is kept."""
+def decoded(
+    tokenizer: Any,
+    token_ids: Sequence[int],
+    mask: Sequence[bool],
+    *,
+    trained: bool,
+    without: Collection[int] = (),
+) -> str:
+    """The text of the tokens whose ``mask`` equals ``trained``, stretch by stretch.
+
+    The ids ``without`` (the end of a turn) are left out where they close a stretch.
+    """
     pieces: list[list[int]] = [[]]
     for token, is_trained in zip(token_ids, mask, strict=True):
         if is_trained == trained:
             pieces[-1].append(token)
         elif pieces[-1]:
             pieces.append([])
+    for piece in pieces:
+        if piece and piece[-1] in without:
+            piece.pop()
     texts = [
         tokenizer.decode(piece, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         for piece in pieces

@@ -7,6 +7,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from trimtab.data.chat import render
@@ -40,6 +41,22 @@ def generation_fault(generation: Any) -> str | None:
         lines = [line.strip(" -") for line in str(error).strip().splitlines() if line.strip()]
         said = next((line for line in lines if "`" in line), lines[0] if lines else type(error).__name__)
         return " ".join(said.split())[:200].rstrip(". ")
+    return None
+
+
+def unreadable_generation(folder: str) -> str | None:
+    """Why transformers refuses even to read the directory's generation config; None where it does not."""
+    from transformers import GenerationConfig
+
+    from trimtab.models.quiet import quiet
+
+    if not (Path(folder) / "generation_config.json").is_file():
+        return None
+    try:
+        with quiet():
+            GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        return " ".join(str(error).split())[:200].rstrip(". ")
     return None
 
 

@@ -14,7 +14,7 @@ from trimtab.config.model import ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.attention import NAME as TRIMTAB_ATTENTION
 from trimtab.models.attention import register, supports_attention
-from trimtab.models.generation import mend_generation
+from trimtab.models.generation import mend_generation, unreadable_generation
 from trimtab.models.paths import resolve_model_path
 from trimtab.models.precision import resolve_device, resolve_dtype
 from trimtab.models.quiet import quiet
@@ -155,6 +155,10 @@ def _load(
     except ModelError:
         raise
     except Exception as error:
+        if fault := unreadable_generation(folder):
+            raise ModelError(
+                f"generation_config.json in {folder} is not valid ({fault}); correct that file, or delete it"
+            ) from error
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"the model in {folder} cannot be loaded ({line}); fix model.path") from error
     if config.attention == TRIMTAB_ATTENTION and not supports_attention(model):

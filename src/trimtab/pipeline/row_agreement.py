@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trimtab.config import ProcessRewardConfig, Recipe, RewardModelConfig, Stage
-from trimtab.data import Pair, encode_pair, encode_prompt, load_pairs, load_preferences, render
+from trimtab.data import Pair, encode_pair, encode_prompt, load_pairs, load_preferences, render, turn_end
 from trimtab.data.spoken import decoded, find_difference, texts_of
 from trimtab.errors import ModelError, TrimtabError
 from trimtab.models.agreement import Finding, Subject
@@ -88,7 +88,8 @@ def pair_difference(tokenizer: Any, pair: Pair, token_ids: Sequence[int], mask: 
     )
     answers = [text for turn in turns if turn["role"] == "assistant" for text in texts_of(turn)]
     others = [*pair.prompt, *(turn for turn in turns if turn["role"] != "assistant")]
-    found = find_difference(answers, decoded(tokenizer, token_ids, mask, trained=True))
+    ends = turn_end(tokenizer)
+    found = find_difference(answers, decoded(tokenizer, token_ids, mask, trained=True, without=ends))
     if found is not None:
         return found
     return context_difference(others, decoded(tokenizer, token_ids, mask, trained=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -69,9 +68,6 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
     with RunWriter(
         recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
     ) as run:
-        for text in warned:
-            warnings.warn(text, stacklevel=2)
-            run.event("run", "warning", 0, {"text": text})
         paths = recipe.paths
         for path in (paths.sft, paths.reward_model, paths.process_reward, paths.policy):
             sweep_models(path)
@@ -85,7 +81,10 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
             if not list_checkpoints(checkpoints):
                 run.rewind(name, 0)
             results.pop("eval", None)
-            results[name] = _run_stage(recipe, _new_stage(recipe, name, run, resume, stop))
+            stage_of_run = _new_stage(recipe, name, run, resume, stop)
+            while warned:
+                stage_of_run.tell_warning(warned.pop(0))
+            results[name] = _run_stage(recipe, stage_of_run)
             if stop.is_asked and name != names[-1]:
                 raise StoppedError(f"stopped by {stop.name} after the stage {name}", stop.exit_code)
         summary = summarise(results)
