@@ -17,6 +17,7 @@ from trimtab.types import Message
 
 # Keys of a message that hold words, beside `content`: publishers spell the reasoning differently.
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_BLOCKS = "think|thinking|thought|reasoning|reason|analysis|scratchpad"
 _SHORT = 4  # letters below which a text may stand in the template's own words
 
 
@@ -54,6 +55,42 @@ def find_difference(texts: Sequence[str], decoded: str) -> str | None:
         if (len(part) >= _SHORT and part in rest) or rest.strip("\0") == part:
             return f"{_shown(originals[part])!r} is there more than once"
     return None
+
+
+def find_open_block(before: str, answer: str) -> str | None:
+    """Return what is wrong where ``answer`` follows ``before``: a reasoning block that the prompt opened is
+    opened again or never closed, or the prompt holds an empty one beside the answer's own.
+
+    Example:
+        >>> find_open_block("assistant\\n<think>\\n", "5")
+        "the answer stands inside an open '<think>'"
+    """
+    if found := re.search(rf"<({_BLOCKS})>\s*$", before):
+        tag = found[1]
+        if re.match(rf"\s*<{tag}>", answer):
+            return f"'<{tag}>' is opened twice"
+        if f"</{tag}>" not in answer:
+            return f"the answer stands inside an open '<{tag}>'"
+    elif (found := re.search(rf"<({_BLOCKS})>\s*</\1>\s*$", before)) and f"<{found[1]}>" in answer:
+        return f"an empty '<{found[1]}>' block stands before the answer's own"
+    return None
+
+
+def stretches(tokenizer: Any, token_ids: Sequence[int], mask: Sequence[bool]) -> list[tuple[str, str]]:
+    """Every stretch of trained tokens as text, each with the text of the tokens before it, prompt and all."""
+    starts = [i for i, m in enumerate(mask) if m and (i == 0 or not mask[i - 1])]
+    found = []
+    for start in starts:
+        end = next((i for i in range(start, len(mask)) if not mask[i]), len(mask))
+        parts = (list(token_ids[:start]), list(token_ids[start:end]))
+        before, answer = (
+            tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            if part
+            else ""
+            for part in parts
+        )
+        found.append((before, answer))
+    return found
 
 
 def decoded(

@@ -13,7 +13,7 @@ from typing import Any
 
 from trimtab.config import ProcessRewardConfig, Recipe, RewardModelConfig, Stage
 from trimtab.data import Pair, encode_pair, encode_prompt, load_pairs, load_preferences, render, turn_end
-from trimtab.data.spoken import decoded, find_difference, texts_of
+from trimtab.data.spoken import decoded, find_difference, find_open_block, stretches, texts_of
 from trimtab.errors import ModelError, TrimtabError
 from trimtab.models.agreement import Finding, Subject
 from trimtab.pipeline.sources import TASK, hidden_source, prompts_for, solutions_for
@@ -92,6 +92,9 @@ def pair_difference(tokenizer: Any, pair: Pair, token_ids: Sequence[int], mask: 
     found = find_difference(answers, decoded(tokenizer, token_ids, mask, trained=True, without=ends))
     if found is not None:
         return found
+    for before, answer in stretches(tokenizer, token_ids, mask):
+        if found := find_open_block(before, answer):
+            return found
     return context_difference(others, decoded(tokenizer, token_ids, mask, trained=False))
 
 
@@ -240,7 +243,7 @@ def prompt_findings(
         text = decoded(tokenizer, ids, [True] * len(ids), trained=True)
         if found := context_difference(prompt.messages, text):
             lost.append((rows[number].where, found))
-    yield _losses(name, lost, min(len(prompts), SAMPLED_ROWS), "the prompt's tokens")
+    yield _losses(name, lost, min(len(prompts), SAMPLED_ROWS), "what the model reads")
 
 
 def _with_answer(name: str, rows: Sequence[Row], subject: Subject, new: int) -> Finding:

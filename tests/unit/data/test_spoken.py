@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab.data.spoken import decoded, find_difference, texts_of
+from trimtab.data.spoken import decoded, find_difference, find_open_block, stretches, texts_of
 
 from .toy_tokenizer import build_tokenizer
 
@@ -32,6 +32,28 @@ def test_what_is_missing_or_twice(texts: list[str], shown: str, found: str | Non
     assert find_difference(texts, shown) == found
 
 
+@pytest.mark.parametrize(
+    ("before", "answer", "found"),
+    [
+        ("assistant\n", "<think>why</think>5", None),
+        ("assistant\n<think>\n", "why</think>5", None),
+        ("assistant\n<think>\n", "<think>why</think>5", "'<think>' is opened twice"),
+        ("assistant\n<think>\n", "5", "the answer stands inside an open '<think>'"),
+        ("assistant\n<think>\n\n</think>\n\n", "5", None),
+        (
+            "assistant\n<think>\n\n</think>\n\n",
+            "<think>why</think>5",
+            "an empty '<think>' block stands before the answer's own",
+        ),
+        ("what is <think>? assistant\n", "5", None),
+        ("<assistant>", "5", None),  # not every tag holds reasoning
+    ],
+)
+def test_reasoning_blocks_at_the_border(before: str, answer: str, found: str | None) -> None:
+    """R37, case think-template: a block that the prompt opens is closed once by the answer."""
+    assert find_open_block(before, answer) == found
+
+
 def test_texts_of_a_message() -> None:
     """R33: reasoning under any of its names, text parts, and the words of tool calls are said too."""
     call = {"id": "x", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": "two"}'}}
@@ -50,5 +72,6 @@ def test_trained_and_other_tokens_are_decoded_apart() -> None:
     mask = [False, True, True, False, True]
     assert decoded(tokenizer, ids, mask, trained=True) == "b<|im_end|>\nb"
     assert decoded(tokenizer, ids, mask, trained=False) == "a\na"
+    assert stretches(tokenizer, ids, mask) == [("a", "b<|im_end|>"), ("ab<|im_end|>a", "b")]
     ends = (tokenizer.eos_token_id,)
     assert decoded(tokenizer, ids, mask, trained=True, without=ends) == "b\nb"
