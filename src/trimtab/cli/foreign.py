@@ -70,6 +70,8 @@ def foreign_sentence(error: BaseException) -> str | None:
         return f"a package is missing ({said[:200]}): install it"
     if isinstance(error, _BUGS):
         return None
+    if type(error) is Exception:  # only code in Rust raises it, and leaves no trace of where
+        return f"the tokenizer could not be used ({_first(said)}): {_READERS['tokenizers'][1]}"
     for package in _packages(error):
         if package in _READERS:
             what, fix = _READERS[package]

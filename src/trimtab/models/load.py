@@ -51,6 +51,11 @@ def load_causal_lm(
     """
     from transformers import AutoModelForCausalLM
 
+    folder = resolve_model_path(path)
+    if fault := unreadable_generation(folder):  # transformers would go on without its end tokens
+        raise ModelError(
+            f"generation_config.json in {folder} is not valid ({fault}); correct that file, or delete it"
+        )
     return _load(AutoModelForCausalLM, path, config or ModelConfig(), dtype=dtype, device=device)
 
 
@@ -155,10 +160,6 @@ def _load(
     except ModelError:
         raise
     except Exception as error:
-        if fault := unreadable_generation(folder):
-            raise ModelError(
-                f"generation_config.json in {folder} is not valid ({fault}); correct that file, or delete it"
-            ) from error
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"the model in {folder} cannot be loaded ({line}); fix model.path") from error
     if config.attention == TRIMTAB_ATTENTION and not supports_attention(model):
