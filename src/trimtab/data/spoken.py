@@ -122,6 +122,13 @@ def decoded(
     return "\n".join(texts)
 
 
+def round_trip(tokenizer: Any, text: str) -> str:
+    """What the tokenizer alone makes of a text: a letter that it has no token for is lost by it, not by a
+    template."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
 def _leaves(value: Any) -> Iterator[str]:
     """Texts and numbers inside a tool call; arguments may be JSON in a text."""
     if isinstance(value, Mapping):

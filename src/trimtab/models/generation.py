@@ -68,14 +68,17 @@ def mend_generation(model: Any) -> str | None:
     """
     generation = getattr(model, "generation_config", None)
     fault = generation_fault(generation)
-    if fault is None:
+    if fault is None or generation is None:
         return None
     sampling = copy.deepcopy(generation)
     sampling.do_sample = True
     is_sampling = any(getattr(generation, name, None) is not None for name in _SAMPLING)
     if is_sampling and generation_fault(sampling) is None:
         model.generation_config = sampling
-        return f"generation_config.json cannot be saved as it is ({fault}); it will say do_sample = true"
+        return (
+            "generation_config.json has settings for sampling but no do_sample, which transformers refuses "
+            "to save; it will say do_sample = true"
+        )
     model.generation_config = _plain(generation)
     return f"generation_config.json cannot be saved as it is ({fault}); only its special tokens are kept"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab.data.spoken import decoded, find_difference, find_open_block, stretches, texts_of
+from trimtab.data.spoken import decoded, find_difference, find_open_block, round_trip, stretches, texts_of
 
 from .toy_tokenizer import build_tokenizer
 
@@ -62,6 +62,18 @@ def test_texts_of_a_message() -> None:
     assert texts_of(message, with_reasoning=False) == ["add", "2", "two"]
     assert texts_of({"role": "user", "content": [{"type": "text", "text": "a"}]}) == ["a"]
     assert texts_of({"role": "assistant", "content": None}) == []
+
+
+def test_what_the_tokenizer_cannot_write() -> None:
+    """R37: a letter without a token is lost by the tokenizer, whatever the template does."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel({"<unk>": 0, "we": 1, "say": 2}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert round_trip(tokenizer, "we say") == "we say"
+    assert round_trip(tokenizer, "we sing") == "we <unk>"
 
 
 def test_trained_and_other_tokens_are_decoded_apart() -> None:
