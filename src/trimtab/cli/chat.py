@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from trimtab.cli.parser import Parser
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, DataError
 
 
 def add_arguments(parser: Parser) -> None:
@@ -40,7 +40,10 @@ def execute(args: argparse.Namespace) -> int:
         if line.strip() == "/new":
             speaker.start_over()
         elif line.strip():
-            print(f"{speaker.answer(line.strip())}\n")
+            try:
+                print(f"{speaker.answer(line.strip())}\n")
+            except DataError as error:
+                print(f"trimtab: {' '.join(str(error).split())}", file=sys.stderr)
     return 0
 
 
@@ -48,6 +51,7 @@ class Speaker:
     """A model, and the dialogue with it so far."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        from trimtab.models.context import context_length
         from trimtab.models.load import load_causal_lm, load_tokenizer
         from trimtab.rollout.engine import SamplingParams, build_engine
 
@@ -58,7 +62,9 @@ class Speaker:
             seed=args.seed,
         )
         self.tokenizer = load_tokenizer(args.model, args.chat_template)
-        self.engine = build_engine(load_causal_lm(args.model, device=args.device), self.tokenizer)
+        model = load_causal_lm(args.model, device=args.device)
+        self.room = context_length(model)
+        self.engine = build_engine(model, self.tokenizer)
         self.system = [{"role": "system", "content": args.system}] if args.system else []
         self.start_over()
 
@@ -67,22 +73,37 @@ class Speaker:
         self.messages: list[dict[str, str]] = list(self.system)
 
     def answer(self, text: str) -> str:
-        """Return the model's answer to ``text`` in this dialogue."""
+        """Return the model's answer to ``text`` in this dialogue, shorter where its context is full.
+
+        Raises:
+            DataError: the dialogue leaves no room for an answer, or the template refuses it; it is as it was.
+        """
         from dataclasses import replace
 
         from trimtab.data import encode_prompt
 
-        self.messages.append({"role": "user", "content": text})
-        ids = encode_prompt(self.tokenizer, self.messages, where="this dialogue")
-        # Another seed each turn, or the same question would always be answered with the same words.
-        params = replace(self.params, seed=self.params.seed + len(self.messages))
-        completion = self.engine.generate([ids], 1, params)[0][0]
-        self.messages.append({"role": "assistant", "content": completion.text})
-        if completion.finish_reason == "length":
-            limit = self.params.max_new_tokens
-            print(
-                f"(cut off after {limit} tokens; --max-new-tokens {2 * limit} allows more)", file=sys.stderr
+        messages = [*self.messages, {"role": "user", "content": text}]
+        ids = encode_prompt(self.tokenizer, messages, where="this dialogue")
+        longest = self.params.max_new_tokens
+        if self.room is not None:
+            longest = min(longest, self.room - len(ids))
+        if longest < 1:
+            raise DataError(
+                f"This dialogue has {len(ids)} tokens and the model reads {self.room}: there is no room for "
+                "an answer: write less, or start over with /new."
             )
+        # Another seed each turn, or the same question would always be answered with the same words.
+        params = replace(self.params, seed=self.params.seed + len(messages), max_new_tokens=longest)
+        completion = self.engine.generate([ids], 1, params)[0][0]
+        self.messages = [*messages, {"role": "assistant", "content": completion.text}]
+        limit = self.params.max_new_tokens
+        if completion.finish_reason == "length":
+            fix = (
+                f"(cut off: the model reads {self.room} tokens; start over with /new)"
+                if longest < limit
+                else f"(cut off after {limit} tokens; --max-new-tokens {2 * limit} allows more)"
+            )
+            print(fix, file=sys.stderr)
         return printable(completion.text)
 
 

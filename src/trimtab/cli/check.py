@@ -6,6 +6,7 @@ import argparse
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from trimtab.cli.parser import Parser, parse, split_overrides
@@ -101,14 +102,19 @@ def _lines(recipe: Recipe) -> Iterator[CheckLine]:
     yield from guarded("model", lambda: _model(recipe, loaded))
     tokenizer = loaded.get("tokenizer")
     if recipe.sft is not None:
-        yield from guarded("sft.data", lambda: check_pairs(recipe, tokenizer))
-        yield from guarded("sft.data", lambda: check_rows(recipe, "sft"))
+        yield from guarded(
+            "sft.data", lambda: chain(check_pairs(recipe, tokenizer), check_rows(recipe, "sft"))
+        )
     if recipe.reward_model is not None:
-        yield from guarded("reward_model.data", lambda: check_preferences(recipe))
-        yield from guarded("reward_model.data", lambda: check_rows(recipe, "reward_model"))
+        yield from guarded(
+            "reward_model.data",
+            lambda: chain(check_preferences(recipe), check_rows(recipe, "reward_model")),
+        )
     if recipe.process_reward is not None:
-        yield from guarded("process_reward.data", lambda: check_solutions(recipe))
-        yield from guarded("process_reward.data", lambda: check_rows(recipe, "process_reward"))
+        yield from guarded(
+            "process_reward.data",
+            lambda: chain(check_solutions(recipe), check_rows(recipe, "process_reward")),
+        )
     if recipe.rl is not None:
         yield from _rl(recipe, tokenizer)
 
@@ -168,8 +174,9 @@ def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:
     yield from guarded("rl.data", lambda: prompts("rl.data", rl.data, "train"))
     if hidden is not None:
         yield from guarded("hidden data", lambda: prompts("hidden data", hidden, "hidden"))
-    yield from guarded("rl.data", lambda: check_rows(recipe, "rl", sets.get("train")))
-    if recipe.eval is not None and hidden is not None:
+    if "train" in sets:
+        yield from guarded("rl.data", lambda: check_rows(recipe, "rl", sets["train"]))
+    if recipe.eval is not None and "hidden" in sets:
         yield from guarded("hidden data", lambda: check_rows(recipe, "eval"))
     yield from guarded("overlap", lambda: check_overlap(recipe))
     given = rl.reward_model or (recipe.paths.reward_model if recipe.reward_model else None)

@@ -7,7 +7,6 @@ Nothing but the standard library is imported before the command line is parsed.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import warnings
@@ -16,6 +15,7 @@ from importlib import import_module
 from typing import TextIO
 
 from trimtab import __version__
+from trimtab.cli.foreign import foreign_sentence
 from trimtab.cli.parser import Parser, parse
 from trimtab.errors import ConfigError, StoppedError, TrimtabError, nearest
 
@@ -58,11 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            place = f" for {error.filename}" if error.filename else ""
-            return _say(f"no space left on the disk{place}: make room, then go on with --resume.", 2)
         if os.environ.get("TRIMTAB_DEBUG"):
             raise
+        if (sentence := foreign_sentence(error)) is not None:
+            return _say(f"{sentence}.", 2)
         shown = " ".join(f"{type(error).__name__}: {error}".split())[:400].rstrip(": .")
         return _say(f"{shown}; this is a bug in trimtab, set TRIMTAB_DEBUG=1 to see where.", 1)
 

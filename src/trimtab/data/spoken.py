@@ -10,13 +10,14 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from trimtab.types import Message
 
 # Keys of a message that hold words, beside `content`: publishers spell the reasoning differently.
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_BLOCKS = "think|thinking|thought|reasoning|reason|analysis|scratchpad"
 _SHORT = 4  # letters below which a text may stand in the template's own words
 
 
@@ -45,7 +46,7 @@ def find_difference(texts: Sequence[str], decoded: str) -> str | None:
     parts = Counter(part for text in texts if (part := _squeezed(text)))
     originals = {_squeezed(text): text for text in texts}
     for part, times in parts.items():
-        if whole.count(part) < times and not _is_escaped(originals[part], whole):
+        if whole.count(part) < times and not (part not in whole and _is_escaped(originals[part], whole)):
             return f"{_first_missing(originals[part], whole)!r} is missing"
     rest = whole
     for part in sorted(parts, key=len, reverse=True):
@@ -56,20 +57,76 @@ def find_difference(texts: Sequence[str], decoded: str) -> str | None:
     return None
 
 
-def decoded(tokenizer: Any, token_ids: Sequence[int], mask: Sequence[bool], *, trained: bool) -> str:
-    """The text of the tokens whose ``mask`` equals ``trained``, stretch by stretch; a turn's end is kept."""
+def find_open_block(before: str, answer: str) -> str | None:
+    """Return what is wrong where ``answer`` follows ``before``: a reasoning block that the prompt opened is
+    opened again or never closed, or the prompt holds an empty one beside the answer's own.
+
+    Example:
+        >>> find_open_block("assistant\\n<think>\\n", "5")
+        "the answer stands inside an open '<think>'"
+    """
+    if found := re.search(rf"<({_BLOCKS})>\s*$", before):
+        tag = found[1]
+        if re.match(rf"\s*<{tag}>", answer):
+            return f"'<{tag}>' is opened twice"
+        if f"</{tag}>" not in answer:
+            return f"the answer stands inside an open '<{tag}>'"
+    elif (found := re.search(rf"<({_BLOCKS})>\s*</\1>\s*$", before)) and f"<{found[1]}>" in answer:
+        return f"an empty '<{found[1]}>' block stands before the answer's own"
+    return None
+
+
+def stretches(tokenizer: Any, token_ids: Sequence[int], mask: Sequence[bool]) -> list[tuple[str, str]]:
+    """Every stretch of trained tokens as text, each with the text of the tokens before it, prompt and all."""
+    starts = [i for i, m in enumerate(mask) if m and (i == 0 or not mask[i - 1])]
+    found = []
+    for start in starts:
+        end = next((i for i in range(start, len(mask)) if not mask[i]), len(mask))
+        parts = (list(token_ids[:start]), list(token_ids[start:end]))
+        before, answer = (
+            tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            if part
+            else ""
+            for part in parts
+        )
+        found.append((before, answer))
+    return found
+
+
+def decoded(
+    tokenizer: Any,
+    token_ids: Sequence[int],
+    mask: Sequence[bool],
+    *,
+    trained: bool,
+    without: Collection[int] = (),
+) -> str:
+    """The text of the tokens whose ``mask`` equals ``trained``, stretch by stretch.
+
+    The ids ``without`` (the end of a turn) are left out where they close a stretch.
+    """
     pieces: list[list[int]] = [[]]
     for token, is_trained in zip(token_ids, mask, strict=True):
         if is_trained == trained:
             pieces[-1].append(token)
         elif pieces[-1]:
             pieces.append([])
+    for piece in pieces:
+        if piece and piece[-1] in without:
+            piece.pop()
     texts = [
         tokenizer.decode(piece, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         for piece in pieces
         if piece
     ]
     return "\n".join(texts)
+
+
+def round_trip(tokenizer: Any, text: str) -> str:
+    """What the tokenizer alone makes of a text: a letter that it has no token for is lost by it, not by a
+    template."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -7,6 +7,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from trimtab.data.chat import render
@@ -43,6 +44,22 @@ def generation_fault(generation: Any) -> str | None:
     return None
 
 
+def unreadable_generation(folder: str) -> str | None:
+    """Why transformers refuses even to read the directory's generation config; None where it does not."""
+    from transformers import GenerationConfig
+
+    from trimtab.models.quiet import quiet
+
+    if not (Path(folder) / "generation_config.json").is_file():
+        return None
+    try:
+        with quiet():
+            GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        return " ".join(str(error).split())[:200].rstrip(". ")
+    return None
+
+
 def mend_generation(model: Any) -> str | None:
     """Make the model's generation config one that can be saved; return what was wrong with it, or None.
 
@@ -51,14 +68,17 @@ def mend_generation(model: Any) -> str | None:
     """
     generation = getattr(model, "generation_config", None)
     fault = generation_fault(generation)
-    if fault is None:
+    if fault is None or generation is None:
         return None
     sampling = copy.deepcopy(generation)
     sampling.do_sample = True
     is_sampling = any(getattr(generation, name, None) is not None for name in _SAMPLING)
     if is_sampling and generation_fault(sampling) is None:
         model.generation_config = sampling
-        return f"generation_config.json cannot be saved as it is ({fault}); it will say do_sample = true"
+        return (
+            "generation_config.json has settings for sampling but no do_sample, which transformers refuses "
+            "to save; it will say do_sample = true"
+        )
     model.generation_config = _plain(generation)
     return f"generation_config.json cannot be saved as it is ({fault}); only its special tokens are kept"
 

@@ -14,7 +14,7 @@ from trimtab.config.model import ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.attention import NAME as TRIMTAB_ATTENTION
 from trimtab.models.attention import register, supports_attention
-from trimtab.models.generation import mend_generation
+from trimtab.models.generation import mend_generation, unreadable_generation
 from trimtab.models.paths import resolve_model_path
 from trimtab.models.precision import resolve_device, resolve_dtype
 from trimtab.models.quiet import quiet
@@ -51,6 +51,11 @@ def load_causal_lm(
     """
     from transformers import AutoModelForCausalLM
 
+    folder = resolve_model_path(path)
+    if fault := unreadable_generation(folder):  # transformers would go on without its end tokens
+        raise ModelError(
+            f"generation_config.json in {folder} is not valid ({fault}); correct that file, or delete it"
+        )
     return _load(AutoModelForCausalLM, path, config or ModelConfig(), dtype=dtype, device=device)
 
 

@@ -20,8 +20,9 @@ from trimtab.data import (
     load_preferences,
     render,
     reply_text,
+    turn_end,
 )
-from trimtab.data.spoken import decoded, find_difference, texts_of
+from trimtab.data.spoken import decoded, find_difference, find_open_block, round_trip, stretches, texts_of
 from trimtab.errors import ModelError, TrimtabError
 from trimtab.models.agreement import Finding, Subject
 from trimtab.pipeline.sources import TASK, held_out_prompts, hidden_source, solutions_for, train_prompts
@@ -63,8 +64,7 @@ def _sft(recipe: Recipe, subject: Subject, tokenizer: Any) -> Iterator[Finding]:
 
     def row(number: int, pair: Pair) -> Row:
         where = f"{config.data}, row {number}"
-        answer = pair.completion if isinstance(pair.completion, tuple) else ({"content": pair.completion},)
-        bound = overhead + _bytes([*pair.prompt, *answer])
+        bound = overhead + _bytes([*pair.prompt, *_answer(pair)])
         return Row(
             where, bound, lambda: encode_pair(tokenizer, pair.prompt, pair.completion, where=where).token_ids
         )
@@ -84,25 +84,36 @@ def _sft(recipe: Recipe, subject: Subject, tokenizer: Any) -> Iterator[Finding]:
         if found := pair_difference(tokenizer, pair, encoded.token_ids, encoded.completion_mask):
             lost.append((where, found))
     yield _losses("sft.data", lost, min(len(pairs), SAMPLED_ROWS), "what is trained")
+    said = ((f"{config.data}, row {n}", texts_of(_answer(pairs[n])[0])) for n in _sampled(len(pairs)))
+    yield from _unwritable("sft.data", tokenizer, said)
+
+
+def _answer(pair: Pair) -> Sequence[Message]:
+    """The turns that follow the prompt."""
+    if isinstance(pair.completion, str):
+        return ({"role": "assistant", "content": pair.completion},)
+    return pair.completion
 
 
 def pair_difference(tokenizer: Any, pair: Pair, token_ids: Sequence[int], mask: Sequence[bool]) -> str | None:
     """How the tokens of a pair differ from what it says: None where trained tokens hold every answer once
     and the others hold every other turn."""
-    turns: Sequence[Message] = (
-        ({"role": "assistant", "content": pair.completion},)
-        if isinstance(pair.completion, str)
-        else pair.completion
+    turns = _answer(pair)
+    answers = _written(
+        tokenizer, [text for turn in turns if turn["role"] == "assistant" for text in texts_of(turn)]
     )
-    answers = [text for turn in turns if turn["role"] == "assistant" for text in texts_of(turn)]
     others = [*pair.prompt, *(turn for turn in turns if turn["role"] != "assistant")]
-    found = find_difference(answers, decoded(tokenizer, token_ids, mask, trained=True))
+    ends = turn_end(tokenizer)
+    found = find_difference(answers, decoded(tokenizer, token_ids, mask, trained=True, without=ends))
     if found is not None:
         return found
-    return context_difference(others, decoded(tokenizer, token_ids, mask, trained=False))
+    for before, answer in stretches(tokenizer, token_ids, mask):
+        if found := find_open_block(before, answer):
+            return found
+    return context_difference(tokenizer, others, decoded(tokenizer, token_ids, mask, trained=False))
 
 
-def context_difference(messages: Sequence[Message], text: str) -> str | None:
+def context_difference(tokenizer: Any, messages: Sequence[Message], text: str) -> str | None:
     """What ``text`` lacks of ``messages``. Templates may drop the reasoning of earlier turns on purpose."""
     said = [
         words
@@ -110,8 +121,22 @@ def context_difference(messages: Sequence[Message], text: str) -> str | None:
         if message["role"] != "assistant"
         for words in texts_of(message, with_reasoning=False)
     ]
-    found = find_difference(said, text)
-    return found if found is not None and found.endswith("missing") else None
+    return find_missing(_written(tokenizer, said), text)
+
+
+def _written(tokenizer: Any, texts: Iterable[str]) -> list[str]:
+    """Texts as far as the tokenizer can write them, so that what differs is the template's doing."""
+    return [round_trip(tokenizer, text) for text in texts]
+
+
+def _unwritable(name: str, tokenizer: Any, rows: Iterable[tuple[str, Sequence[str]]]) -> Iterator[Finding]:
+    """Warn of the first row with words that the tokenizer has no tokens for."""
+    for where, texts in rows:
+        for text in texts:
+            if found := find_missing([text], round_trip(tokenizer, text)):
+                said = f"the tokenizer cannot write all of {where}: {found} from its tokens"
+                yield Finding("warn", f"{name} words", f"{said}; take a model whose tokenizer has them")
+                return
 
 
 def _preferences(config: RewardModelConfig, subject: Subject, tokenizer: Any) -> Iterator[Finding]:
@@ -136,9 +161,13 @@ def _preferences(config: RewardModelConfig, subject: Subject, tokenizer: Any) ->
         where, prompt, answer = sides[number]
         ids = encode_for_reward(tokenizer, prompt, answer, 10**9)
         text = decoded(tokenizer, ids, [True] * len(ids), trained=True)
-        if found := find_missing([answer], text) or context_difference(prompt, text):
+        if found := find_missing(_written(tokenizer, [answer]), text) or context_difference(
+            tokenizer, prompt, text
+        ):
             lost.append((where, found))
     yield _losses("reward_model.data", lost, min(len(sides), SAMPLED_ROWS), "what is scored")
+    said = ((where, [answer]) for where, _, answer in (sides[n] for n in _sampled(len(sides))))
+    yield from _unwritable("reward_model.data", tokenizer, said)
 
 
 def find_missing(texts: Sequence[str], text: str) -> str | None:
@@ -246,9 +275,11 @@ def prompt_findings(
             yield Finding("fail", name, str(error))
             return
         text = decoded(tokenizer, ids, [True] * len(ids), trained=True)
-        if found := context_difference(prompt.messages, text):
+        if found := context_difference(tokenizer, prompt.messages, text):
             lost.append((rows[number].where, found))
-    yield _losses(name, lost, min(len(prompts), SAMPLED_ROWS), "the prompt's tokens")
+    yield _losses(name, lost, min(len(prompts), SAMPLED_ROWS), "what the model reads")
+    said = ((rows[n].where, texts_of(prompts[n].messages[-1])) for n in _sampled(len(prompts)))
+    yield from _unwritable(name, tokenizer, said)
 
 
 def _with_answer(name: str, rows: Sequence[Row], subject: Subject, new: int) -> Finding:

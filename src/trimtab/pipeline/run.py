@@ -87,7 +87,7 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
         recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
     ) as run:
         history = [*_history(recipe, run, resume, progress), *_replaced(run, stage, resume)]
-        for text in [*notes, *warned, *history]:
+        for text in [*notes, *history]:
             _say(run, text)
         for change in changes:
             _say(run, f"resume: {change}", asdict(change))
@@ -105,8 +105,11 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
                 run.rewind(name, 0)
             results.pop("eval", None)
             run.note_inputs(name, as_manifest(stage_inputs(recipe, name)))
+            stage_of_run = _new_stage(recipe, name, run, resume, stop)
+            while warned:
+                stage_of_run.tell_warning(warned.pop(0))
             try:
-                results[name] = _run_stage(recipe, _new_stage(recipe, name, run, resume, stop))
+                results[name] = _run_stage(recipe, stage_of_run)
             except TrimtabError as error:
                 _tell_stopped(recipe, run, name, error, results)
                 raise

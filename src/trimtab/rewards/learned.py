@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import ModelError, RewardError
+from trimtab.models.context import context_length
 from trimtab.rewards.base import check_result
 from trimtab.rewards.conversation import encode_for_reward
 from trimtab.rewards.trained import load_scorer_tokenizer, load_trained, read_card
@@ -38,7 +39,7 @@ class LearnedReward:
         tokenizer: the reward model's own tokenizer, with a chat template.
         card: what ``reward_model.json`` holds; read from the directory when not given.
         batch_size: rows per forward pass; does not change the scores.
-        max_length: longest input in tokens, cut from the left of the prompt.
+        max_length: longest input in tokens, cut from the left of the prompt; at most the model's context.
         squash: return the logistic function of the normalised score, in 0..1.
         device: where to load a directory's model: cpu, cuda, cuda:N; None takes a GPU where there is one.
         chat_template: a Jinja file for a directory whose tokenizer has no template of its own.
@@ -76,7 +77,9 @@ class LearnedReward:
         self.model, self.tokenizer, self.card = source, tokenizer, dict(card or {})
         self.mean = float(self.card.get("mean", 0.0))
         self.std = float(self.card.get("std", 1.0)) or 1.0
-        self.batch_size, self.max_length, self.squash, self.name = batch_size, max_length, squash, name
+        self.limit = context_length(source) or math.inf
+        self.max_length = int(min(max_length, self.limit))
+        self.batch_size, self.squash, self.name = batch_size, squash, name
 
     def get_reward(self, text: str) -> float:
         """Return the model's own (raw) score of a whole text, prompt and response, as it is written (R4)."""
@@ -93,8 +96,7 @@ class LearnedReward:
             encode_for_reward(self.tokenizer, sample.prompt.messages, sample.completion, self.max_length)
             for sample in samples
         ]
-        limit = getattr(self.model.config, "max_position_embeddings", None) or math.inf
-        fits = [index for index, row in enumerate(rows) if len(row) <= limit]
+        fits = [index for index, row in enumerate(rows) if len(row) <= self.limit]
         results = [
             RewardResult(None, error=f"reward {self.name}: {len(row)} tokens are more than it can read")
             for row in rows

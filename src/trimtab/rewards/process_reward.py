@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.errors import ModelError, RewardError, nearest
+from trimtab.models.context import context_length
 from trimtab.rewards.base import check_result
 from trimtab.rewards.steps import EncodedSteps, encode_steps, split_steps
 from trimtab.rewards.trained import load_scorer_tokenizer, load_trained, read_card
@@ -37,7 +38,7 @@ class ProcessReward:
         aggregate: ``min``, ``mean``, ``last`` or ``product`` of the steps' probabilities.
         separator: between steps, or ``numbered``; that of the training when not given.
         batch_size: rows per forward pass; does not change the scores.
-        max_length: longest input in tokens, cut from the left of the prompt.
+        max_length: longest input in tokens, cut from the left of the prompt; at most the model's context.
         device: where to load a directory's model: cpu, cuda, cuda:N; None takes a GPU where there is one.
         chat_template: a Jinja file for a directory whose tokenizer has no template of its own.
 
@@ -74,7 +75,9 @@ class ProcessReward:
             raise RewardError("ProcessReward was given a model without its tokenizer: pass tokenizer=….")
         self.model, self.tokenizer, self.card = source, tokenizer, dict(card or {})
         self.separator = str(separator or self.card.get("separator") or "\n")
-        self.aggregate, self.batch_size, self.max_length, self.name = aggregate, batch_size, max_length, name
+        self.limit = context_length(source) or math.inf
+        self.max_length = int(min(max_length, self.limit))
+        self.aggregate, self.batch_size, self.name = aggregate, batch_size, name
         self.check_settings()
 
     def check_settings(self) -> None:
@@ -96,14 +99,13 @@ class ProcessReward:
             encode_steps(self.tokenizer, sample.prompt.messages, found, self.separator, self.max_length)
             for sample, found in zip(samples, steps, strict=True)
         ]
-        limit = getattr(self.model.config, "max_position_embeddings", None) or math.inf
         results: list[RewardResult] = []
-        readable = [row for row in rows if row.ends and len(row.token_ids) <= limit]
+        readable = [row for row in rows if row.ends and len(row.token_ids) <= self.limit]
         probabilities = iter(self.step_probabilities(readable))
         for row in rows:
             if not row.ends:
                 results.append(RewardResult(0.0, {"steps": 0.0}))
-            elif len(row.token_ids) > limit:
+            elif len(row.token_ids) > self.limit:
                 error = f"reward {self.name}: {len(row.token_ids)} tokens are more than it can read"
                 results.append(RewardResult(None, error=error))
             else:

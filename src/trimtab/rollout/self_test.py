@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from trimtab.models.attention import supports_attention
+from trimtab.models.context import context_length
 from trimtab.models.forward import selected_logits
 from trimtab.models.kv_rows import Room, RowState
 from trimtab.models.packed_forward import TOLERANCE
-from trimtab.rollout.native import CACHES, context_length, decode_step, prefill, sampling_mode
+from trimtab.rollout.native import CACHES, decode_step, prefill, sampling_mode
 
 _PROMPT_LENGTHS, _NEW = (9, 5), 6
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}

@@ -41,6 +41,5 @@ def readable(
             f"{len(rows) - len(kept)} of {len(rows)} rows have an answer that is longer than the {limit} "
             "tokens that the model reads: left out"
         )
-        stage.run.event(stage.name, "warning", 0, {"text": text})
-        stage.view.note(f"warning: {text}")
+        stage.tell_warning(text)
     return kept

@@ -139,6 +139,11 @@ class Stage:
             self.run.event(self.name, "out_of_memory", step + 1, asdict(item))
             self.view.note(item.sentence())
 
+    def tell_warning(self, text: str) -> None:
+        """Record and show what was noticed before the first step."""
+        self.run.event(self.name, "warning", 0, {"text": text})
+        self.view.note(f"warning: {text}")
+
     def tell_stall(self, stall: Stall) -> None:
         """Record what is awaited for too long; called by the watchdog's thread."""
         self.run.event(self.name, "stall", self.last_step + 2, {**asdict(stall), "text": stall.sentence()})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -14,6 +15,7 @@ from trimtab.cli.checks.settings import check_settings, learning_rates
 from trimtab.cli.main import main
 from trimtab.config import build_recipe
 from trimtab.data import Preference, load_prompts
+from trimtab.models.agreement import Subject, compare
 from trimtab.types import Prompt
 
 from ..data.toy_tokenizer import CHATML, build_tokenizer
@@ -23,6 +25,10 @@ USER = {"role": "user", "content": "q"}
 
 def recipe_of(rewards=("sales",), **rl):
     return build_recipe({"rl": {"data": "p", "rewards": list(rewards)} | rl})
+
+
+def statuses_of(findings):
+    return {finding.what: finding.status for finding in findings}
 
 
 def statuses(lines):
@@ -170,13 +176,19 @@ def test_length_bias_by_hand():
 
 
 def test_a_template_whose_end_the_engine_ignores_fails():
-    """Trap 13: the end of a turn must stop the engine, and padding must not be that end."""
+    """Trap 13: the end of a turn stops the engine, and padding must not be that end."""
+    from transformers import GenerationConfig, LlamaConfig
+
+    from trimtab.models.tokenizer import eos_ids
+
     tokenizer = build_tokenizer(CHATML)
-    ends = frozenset({tokenizer.eos_token_id})
-    assert [line.status for line in check_tokenizer("m", tokenizer, ends)] == ["pass", "pass"]
-    assert next(iter(check_tokenizer("m", tokenizer, frozenset({1})))).status == "fail"
+    assert eos_ids(None, tokenizer) == {tokenizer.eos_token_id}
+    assert [line.status for line in check_tokenizer("m", tokenizer)] == ["pass"]
+    config = LlamaConfig(vocab_size=300, eos_token_id=tokenizer.eos_token_id)
+    subject = Subject("model", config, 300, GenerationConfig())
+    assert statuses_of(compare(subject, tokenizer)) == {"embedding": "pass", "padding": "pass", "EOS": "pass"}
     tokenizer.pad_token = tokenizer.eos_token
-    assert next(iter(check_tokenizer("m", tokenizer, ends))).status == "fail"
+    assert statuses_of(compare(subject, tokenizer))["padding"] == "fail"
 
 
 def test_estimates_by_hand():
@@ -200,6 +212,7 @@ def test_the_whole_checklist(model, tmp_path, monkeypatch, capsys):
     (tmp_path / "r.toml").write_text(
         f'[model]\npath = "{model}"\n[sft]\ndata = "sft.jsonl"\n[reward_model]\ndata = "pairs.jsonl"\n'
         '[rl]\ndata = "train.json"\nhidden_data = "hidden.json"\nrewards = ["sales"]\nsteps = 2\n'
+        "max_new_tokens = 128\n"
         '[eval]\njudge = "sales_quality"\n'
     )
     assert main(["check", "r.toml"]) == 0
@@ -222,7 +235,8 @@ def test_the_whole_checklist(model, tmp_path, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert "fail  overlap" in captured.out
     assert "fail  eval.judge" in captured.out
-    assert captured.err == "trimtab: error: 2 of 24 checks of r.toml failed: mend those lines.\n"
+    said = r"trimtab: error: 2 of \d+ checks of r\.toml failed: mend those lines\.\n"
+    assert re.fullmatch(said, captured.err)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,23 @@ def test_chat_once_and_dialogue(model, monkeypatch, capsys):
     assert answers == once + "\n" + once + "\n"
 
 
+def test_chat_beyond_the_context(model, monkeypatch, capsys):
+    """R37: an answer is cut where the context of 256 ends, and said; a dialogue without room goes on from
+    where it was."""
+    import io
+
+    common = ["chat", model, "--max-new-tokens", "5000", "--temperature", "0"]
+    assert main([*common, "--once", "hello"]) == 0
+    assert main([*common, "--once", "x" * 300]) == 2
+    told = capsys.readouterr().err
+    assert "and the model reads 256: there is no room for an answer" in told
+    monkeypatch.setattr("sys.stdin", io.StringIO("x" * 300 + "\nhello\n"))
+    assert main(["chat", model, "--max-new-tokens", "5", "--temperature", "0"]) == 0
+    told = capsys.readouterr()
+    assert "there is no room" in told.err
+    assert len(told.out.splitlines()) > 1  # the second message was answered
+
+
 def test_report_prints_the_report_or_the_figures(tmp_path, capsys):
     """Issue 2: `trimtab report DIR`."""
     (tmp_path / "summary.json").write_text('{"win_rate": {"value": 0.75}}')

@@ -75,6 +75,15 @@ def test_what_the_model_cannot_read_abstains(tokenizer):
     assert results[1].value is not None
 
 
+def test_a_prompt_beyond_the_context_is_cut(tokenizer):
+    """R37: a limit above the model's context is the context, so a long prompt is cut and not refused."""
+    small = toy_reward_model(max_positions=64)
+    long = Sample(Prompt("0", ({"role": "user", "content": "q" * 200},)), "a")
+    (result,) = LearnedReward(small, tokenizer).score([long])
+    (exact,) = LearnedReward(small, tokenizer, max_length=64).score([long])
+    assert result.value is not None and result.value == exact.value
+
+
 def test_a_broken_model_abstains(tokenizer):
     """Threats: a NaN score is refused and never reaches the weights."""
     broken = toy_reward_model()
