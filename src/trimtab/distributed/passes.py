@@ -24,6 +24,7 @@ from trimtab.functional.head import head_logprobs
 from trimtab.models.attention import UnsupportedAttentionError
 from trimtab.models.fast_modules import fast_modules
 from trimtab.models.forward import token_scores
+from trimtab.models.length_rule import length_rule
 from trimtab.models.packed_forward import (
     find_head_fault,
     find_packing_fault,
@@ -129,7 +130,10 @@ class Packer:
         self.settings.room.shrink(len(micro), num_tokens, cause)
 
     def _is_packed(self, batch: TrainBatch) -> bool:
-        return self.fault is None and can_pack(batch) and bool(batch.completion_mask[:, 1:].any())
+        if self.fault is not None or not can_pack(batch) or not bool(batch.completion_mask[:, 1:].any()):
+            return False
+        rule = length_rule(self.model)
+        return rule is None or rule.is_base(int(batch.attention_mask.sum(dim=1).max()))
 
     def _packed_tokens(self, batch: TrainBatch) -> int:
         """As few as a CPU runs at full speed with, unless the recipe says how many; a GPU wants many."""
