@@ -75,7 +75,7 @@ def check_recipe(recipe: Recipe) -> Iterator[CheckLine]:
 def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
     from trimtab.cli.checks.duration import check_time
     from trimtab.cli.checks.line import CheckLine
-    from trimtab.cli.checks.models import check_tokenizer, first_model
+    from trimtab.cli.checks.models import check_attention, check_tokenizer, first_model
     from trimtab.cli.checks.resources import check_kernels, check_resources
     from trimtab.models.load import eos_ids, load_causal_lm, load_tokenizer
 
@@ -90,6 +90,7 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
     parameters = sum(p.numel() for p in model.parameters())
     dtype = str(model.dtype).removeprefix("torch.")
     yield CheckLine("pass", "model", f"{path}: {parameters / 1e6:.1f} million parameters in {dtype}")
+    yield from check_attention(model, is_sampled=recipe.rl is not None)
     yield from check_tokenizer(path, tokenizer, eos_ids(model, tokenizer))
     if model.device.type == "cpu":
         yield from check_kernels()
@@ -98,7 +99,10 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
         fits = fits and line.status == "pass"
         yield line
     if fits:
-        yield from check_time(recipe, model, tokenizer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are among the lines above
+            lines = list(check_time(recipe, model, tokenizer))
+        yield from lines
 
 
 def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:

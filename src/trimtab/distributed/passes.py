@@ -6,6 +6,7 @@ changes the time and the memory, not the result.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from trimtab.distributed.room import Room
 from trimtab.functional import logprobs_and_entropy
 from trimtab.functional.head import head_logprobs
 from trimtab.models.attention import UnsupportedAttentionError
+from trimtab.models.attention_proof import proof_of
 from trimtab.models.fast_modules import fast_modules
 from trimtab.models.forward import token_scores
 from trimtab.models.length_rule import length_rule
@@ -94,7 +96,16 @@ class Packer:
         """Why not, or None; found out at the first batch."""
         if not self.settings.packing:
             return "train.packing is off"
-        return find_packing_fault(self.model, is_trunk=self.is_trunk)
+        fault = find_packing_fault(self.model, is_trunk=self.is_trunk)
+        return fault if fault is None else self._said(fault)
+
+    def _said(self, fault: str) -> str:
+        """Say that rows are padded, unless loading the model said it."""
+        proof = proof_of(self.model)
+        if proof is None or proof.cause is None:
+            name = type(self.model).__name__
+            warnings.warn(f"{name} learns from padded rows, which is slower: {fault}", stacklevel=1)
+        return fault
 
     @cached_property
     def _chosen_tokens(self) -> int:
@@ -150,7 +161,7 @@ class Packer:
             try:
                 return packed(make_plan(micro).to(self.model.device))
             except UnsupportedAttentionError as error:
-                self.fault = str(error)
+                self.fault = self._said(str(error))
         return padded()
 
 

@@ -84,8 +84,13 @@ def settle_attention(
     Raises:
         ModelError: the module cannot run a plain row of tokens, or sees later tokens with its own attention.
     """
-    probe, family = _probe(model), type(model).__name__
-    own_name = str(model.config._attn_implementation)
+    family, own_name = type(model).__name__, str(model.config._attn_implementation)
+    if model.device.type == "meta":  # there is nothing to run
+        prepare(model)
+        if wanted == NAME and supports_attention(model):
+            model.set_attn_implementation(NAME)
+        return AttentionProof(family, own_name, str(model.config._attn_implementation))
+    probe = _probe(model)
     with _untouched_random_state(model), quiet():
         own = _own_answer(model, probe, prepare)
         cause = _cause(model, probe, own) if wanted == NAME else None
@@ -117,7 +122,7 @@ def _own_answer(model: Any, probe: Tensor, prepare: Callable[[Any], None]) -> _A
         ) from error
     if (fault := _difference(own, bare, model.dtype)) is not None:
         raise ModelError(
-            f"{family} does not count positions 0, 1, 2, ... from the first token (with them, {fault}); "
+            f"{family} does not count positions from 0 at the first token (with such, {fault}); "
             "use a causal language model that does"
         )
     return own
@@ -242,9 +247,9 @@ def _run(model: Any, probe: Tensor, *, is_bare: bool = False) -> _Answer:
         body = model.base_model if "SequenceClassification" in type(model).__name__ else model
         inputs = {"input_ids": probe} if is_bare else model_inputs(probe, torch.ones_like(probe), body)
         output = body(**inputs, **accepted(body, use_cache=False))
-        said = output.logits if hasattr(output, "logits") else output[0]
+        said, heard = output.logits if hasattr(output, "logits") else output[0], list(layers)
         leak = _gradient_leak(said, leaves, [p for p in body.parameters() if p.ndim == 1 and p.requires_grad])
-    return _Answer(said.detach().float(), layers, leak)
+    return _Answer(said.detach().float(), heard, leak)
 
 
 def _gradient_leak(said: Tensor, leaves: list[Tensor], small: list[nn.Parameter]) -> float | None:

@@ -100,6 +100,7 @@ def build_engine(model: Any, tokenizer: Any, config: RolloutConfig | None = None
     Raises:
         ModelError: ``generate`` gives other logits than the learner, in whatever way it runs.
     """
+    from trimtab.models.attention_proof import proof_of
     from trimtab.models.length_rule import length_rule
     from trimtab.models.tokenizer import eos_ids
     from trimtab.rollout.by_length import LengthEngine, NumberedEngine
@@ -112,7 +113,8 @@ def build_engine(model: Any, tokenizer: Any, config: RolloutConfig | None = None
     config = config or RolloutConfig()
     ends, pad = eos_ids(model, tokenizer), tokenizer.pad_token_id or 0
     cache, fault = choose_cache(model, config.cache) if config.engine == "native" else (None, None)
-    if fault is not None:
+    proof = proof_of(model)
+    if fault is not None and (proof is None or proof.cause is None):  # else loading the model said it
         warnings.warn(
             f"{type(model).__name__} cannot sample natively ({fault}); using transformers' generate, "
             "which is slower",

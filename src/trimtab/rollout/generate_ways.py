@@ -15,7 +15,7 @@ from trimtab.rollout.native import context_length
 
 # From the fastest to the surest. Recurrent families see padding; some caches are not what they should be.
 _WAYS = (Ways(), Ways(pads=False), Ways(pads=False, caches=False))
-_LENGTHS, _NEW = (9, 5), 5
+_LENGTHS, _GENERATIONS, _NEW = (9, 5), 2, 5
 
 
 def choose_ways(engine: GenerateEngine) -> Ways:
@@ -51,20 +51,24 @@ def _fault(engine: GenerateEngine) -> str | None:
     devices = [model.device] if model.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
-            groups = [engine.generate(prompts, 1, params)]
+            groups = engine.generate(prompts, _GENERATIONS, params)
             seen, engine.seen = engine.seen, None
-            rows = [group[0].token_ids for group in groups[0]]
-            # Where prompts ran one after another, so did their steps.
-            logits = torch.stack(seen, dim=1) if engine.ways.pads else torch.stack(seen).view(2, _NEW, -1)
+            if engine.ways.pads:
+                logits = torch.stack(seen, dim=1)
+            else:  # prompts ran one after another, and so did their steps
+                steps = torch.stack(seen).unflatten(0, (len(prompts), _NEW))
+                logits = steps.transpose(1, 2).flatten(0, 1)
+            rows = [
+                (prompt, completion.token_ids)
+                for prompt, group in zip(prompts, groups, strict=True)
+                for completion in group
+            ]
             gap = max(
-                _gap(model, prompt, list(row), own)
-                for prompt, row, own in zip(prompts, rows, logits, strict=True)
+                _gap(model, prompt, list(row), own) for (prompt, row), own in zip(rows, logits, strict=True)
             )
     except Exception as error:  # any failure of an unknown architecture means: another way
         return f"{type(error).__name__}: {error}".splitlines()[0][:160]
-    if gap <= min(1e-4, TOLERANCE[model.dtype]) or (
-        model.dtype.itemsize < 4 and gap <= TOLERANCE[model.dtype]
-    ):
+    if gap <= (1e-4 if model.dtype.itemsize >= 4 else TOLERANCE.get(model.dtype, 0.05)):
         return None
     return f"its logits differ from the learner's by {gap:.2g} standard deviations"
 
