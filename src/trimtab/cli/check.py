@@ -123,7 +123,7 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
     from trimtab.cli.checks.agreement import check_model
     from trimtab.cli.checks.duration import check_time
     from trimtab.cli.checks.line import CheckLine
-    from trimtab.cli.checks.models import check_tokenizer, first_model
+    from trimtab.cli.checks.models import check_attention, check_tokenizer, first_model
     from trimtab.cli.checks.resources import check_kernels, check_resources
     from trimtab.models.load import load_causal_lm, load_tokenizer
 
@@ -139,6 +139,7 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
     dtype = str(model.dtype).removeprefix("torch.")
     yield CheckLine("pass", "model", f"{path}: {parameters / 1e6:.1f} million parameters in {dtype}")
     yield from check_model(model, tokenizer)
+    yield from check_attention(model, is_sampled=recipe.rl is not None)
     yield from check_tokenizer(path, tokenizer)
     if model.device.type == "cpu":
         yield from check_kernels()
@@ -147,7 +148,10 @@ def _model(recipe: Recipe, loaded: dict[str, Any]) -> Iterator[CheckLine]:
         fits = fits and line.status == "pass"
         yield line
     if fits:
-        yield from check_time(recipe, model, tokenizer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are among the lines above
+            lines = list(check_time(recipe, model, tokenizer))
+        yield from lines
 
 
 def _rl(recipe: Recipe, tokenizer: Any) -> Iterator[CheckLine]:

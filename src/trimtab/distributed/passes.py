@@ -6,6 +6,7 @@ changes the time and the memory, not the result.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -22,8 +23,10 @@ from trimtab.distributed.room import Room
 from trimtab.functional import logprobs_and_entropy
 from trimtab.functional.head import head_logprobs
 from trimtab.models.attention import UnsupportedAttentionError
+from trimtab.models.attention_proof import proof_of
 from trimtab.models.fast_modules import fast_modules
 from trimtab.models.forward import token_scores
+from trimtab.models.length_rule import length_rule
 from trimtab.models.packed_forward import (
     find_head_fault,
     find_packing_fault,
@@ -93,7 +96,16 @@ class Packer:
         """Why not, or None; found out at the first batch."""
         if not self.settings.packing:
             return "train.packing is off"
-        return find_packing_fault(self.model, is_trunk=self.is_trunk)
+        fault = find_packing_fault(self.model, is_trunk=self.is_trunk)
+        return fault if fault is None else self._said(fault)
+
+    def _said(self, fault: str) -> str:
+        """Say that rows are padded, unless loading the model said it."""
+        proof = proof_of(self.model)
+        if proof is None or proof.cause is None:
+            name = type(self.model).__name__
+            warnings.warn(f"{name} learns from padded rows, which is slower: {fault}", stacklevel=1)
+        return fault
 
     @cached_property
     def _chosen_tokens(self) -> int:
@@ -129,7 +141,10 @@ class Packer:
         self.settings.room.shrink(len(micro), num_tokens, cause)
 
     def _is_packed(self, batch: TrainBatch) -> bool:
-        return self.fault is None and can_pack(batch) and bool(batch.completion_mask[:, 1:].any())
+        if self.fault is not None or not can_pack(batch) or not bool(batch.completion_mask[:, 1:].any()):
+            return False
+        rule = length_rule(self.model)
+        return rule is None or rule.is_base(int(batch.attention_mask.sum(dim=1).max()))
 
     def _packed_tokens(self, batch: TrainBatch) -> int:
         """As few as a CPU runs at full speed with, unless the recipe says how many; a GPU wants many."""
@@ -146,7 +161,7 @@ class Packer:
             try:
                 return packed(make_plan(micro).to(self.model.device))
             except UnsupportedAttentionError as error:
-                self.fault = str(error)
+                self.fault = self._said(str(error))
         return padded()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from torch.nn import functional as F
 
 from trimtab.errors import ModelError
 from trimtab.functional.logprobs import logprobs_and_entropy
+from trimtab.models.length_rule import length_rule
+from trimtab.models.row_parts import joined, row_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,24 @@ def selected_logits(
     The module's own forward runs, so whatever it does to logits (soft cap, scale) is done; only the rows that
     enter its head are picked, just before the head.
     """
+    parts = row_parts(attention_mask, length_rule(model))
+    if parts is None:
+        return _selected(model, token_ids, attention_mask, positions)
+    numbers = positions.flatten().cumsum(dim=0).view_as(positions) - 1  # of each position in row order
+    found, places = [], []
+    for part in parts:
+        picked = part.take(positions)
+        found.append(_selected(model, part.take(token_ids), part.take(attention_mask), picked))
+        places.append(part.take(numbers)[picked])
+    logits = torch.cat([logits for logits, _ in found])
+    blank = logits.new_zeros(int(positions.sum()), logits.shape[-1])
+    hidden = joined(parts, [hidden for _, hidden in found], token_ids.shape)
+    return blank.index_copy(0, torch.cat(places), logits), hidden
+
+
+def _selected(
+    model: Any, token_ids: Tensor, attention_mask: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor]:
     seen: list[Tensor] = []
 
     def pick(hidden: Tensor) -> Tensor:
@@ -92,8 +114,23 @@ def selected_logits(
         return hidden[positions].unsqueeze(0)
 
     with head_input(model, pick):
-        logits = model(**model_inputs(token_ids, attention_mask), use_cache=False).logits
-    return logits.squeeze(0), seen[0]
+        output = _forward(model, token_ids, attention_mask)
+    return output.logits.squeeze(0), seen[0]
+
+
+def trunk_hidden(trunk: Any, token_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Last hidden states ``[B, T, H]`` of a model without a head, each row as if it were alone."""
+    parts = row_parts(attention_mask, length_rule(trunk))
+    if parts is None:
+        return _forward(trunk, token_ids, attention_mask).last_hidden_state
+    found = [_forward(trunk, part.take(token_ids), part.take(attention_mask)) for part in parts]
+    return joined(parts, [output.last_hidden_state for output in found], token_ids.shape)
+
+
+def _forward(model: Any, token_ids: Tensor, attention_mask: Tensor) -> Any:
+    if (rule := length_rule(model)) is not None:
+        rule.reset(model)
+    return model(**model_inputs(token_ids, attention_mask, model), **accepted(model, use_cache=False))
 
 
 @contextmanager
@@ -113,21 +150,40 @@ def head_input(model: Any, select: Callable[[Tensor], Tensor]) -> Iterator[None]
         handle.remove()
 
 
-def model_inputs(token_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+def model_inputs(token_ids: Tensor, attention_mask: Tensor, model: Any = None) -> dict[str, Tensor]:
     """The arguments of a forward over padded rows; padding on the left shifts the positions.
 
     Padding on the right is never seen by a causal model, so it needs no mask and the faster kernel runs.
+    With ``model``, what its forward does not take is left out.
     """
     mask = attention_mask.bool()
-    if bool((mask[:, 1:] <= mask[:, :-1]).all()):
+    if is_right_padded(mask):
         positions = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
-        return {
-            "input_ids": token_ids,
-            "attention_mask": torch.ones_like(token_ids),
-            "position_ids": positions,
-        }
-    positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
-    return {"input_ids": token_ids, "attention_mask": mask.long(), "position_ids": positions}
+        seen = torch.ones_like(token_ids)
+    else:
+        positions, seen = (mask.long().cumsum(dim=1) - 1).clamp(min=0), mask.long()
+    inputs = {"attention_mask": seen, "position_ids": positions}
+    return {"input_ids": token_ids, **(inputs if model is None else accepted(model, **inputs))}
+
+
+def is_right_padded(mask: Tensor) -> bool:
+    """Whether rows ``[B, T]`` start at column 0 and have no holes."""
+    return bool((mask[:, 1:] <= mask[:, :-1]).all())
+
+
+def accepted(model: Any, **options: Any) -> dict[str, Any]:
+    """Those of the ``options`` that the forward of ``model`` takes."""
+    names = _parameters(type(getattr(model.forward, "__self__", model)))
+    return options if names is None else {name: x for name, x in options.items() if name in names}
+
+
+@cache
+def _parameters(kind: type) -> frozenset[str] | None:
+    """The parameters of a class's forward; None where it takes any."""
+    found = signature(kind.forward).parameters.values()  # type: ignore[attr-defined]
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in found):
+        return None
+    return frozenset(parameter.name for parameter in found)
 
 
 def sequence_scores(model: Any, token_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -140,7 +196,7 @@ def sequence_scores(model: Any, token_ids: Tensor, attention_mask: Tensor) -> Te
     size 4 to steps of 0.03.
     """
     trunk = getattr(model, model.base_model_prefix)
-    hidden = trunk(**model_inputs(token_ids, attention_mask), use_cache=False).last_hidden_state
+    hidden = trunk_hidden(trunk, token_ids, attention_mask)
     columns = torch.arange(token_ids.shape[1], device=token_ids.device)
     real, pad = attention_mask.bool(), model.config.pad_token_id
     last = (columns * (real if pad is None else real & (token_ids != pad))).argmax(dim=1)
@@ -159,7 +215,7 @@ def step_logits(model: Any, token_ids: Tensor, attention_mask: Tensor, step_ends
         ModelError: the classifier has no ``score`` head, or neither one nor two labels.
     """
     trunk = getattr(model, model.base_model_prefix)
-    hidden = trunk(**model_inputs(token_ids, attention_mask), use_cache=False).last_hidden_state
+    hidden = trunk_hidden(trunk, token_ids, attention_mask)
     logits = score_head(model, hidden[step_ends.bool()])
     if logits.shape[-1] not in (1, 2):
         raise ModelError(

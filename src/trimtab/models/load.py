@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from torch import nn
 from trimtab.config.model import ModelConfig
 from trimtab.errors import ModelError
 from trimtab.models.attention import NAME as TRIMTAB_ATTENTION
-from trimtab.models.attention import register, supports_attention
+from trimtab.models.attention import register
+from trimtab.models.attention_proof import check_train_mode, settle_attention
 from trimtab.models.generation import mend_generation, unreadable_generation
 from trimtab.models.paths import resolve_model_path
 from trimtab.models.precision import resolve_device, resolve_dtype
@@ -160,7 +162,8 @@ def _load(
             model = auto_class.from_pretrained(
                 folder,
                 dtype=resolved,
-                attn_implementation=config.attention,
+                # ours is put in once the module stands as its authors wrote it
+                attn_implementation=None if config.attention == TRIMTAB_ATTENTION else config.attention,
                 use_safetensors=True,
                 trust_remote_code=config.trust_remote_code,
                 local_files_only=True,
@@ -171,16 +174,16 @@ def _load(
     except Exception as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"the model in {folder} cannot be loaded ({line}); fix model.path") from error
-    if config.attention == TRIMTAB_ATTENTION and not supports_attention(model):
-        own = "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
-        warnings.warn(f"{type(model).__name__} cannot take trimtab's attention; using {own}", stacklevel=3)
-        model.set_attn_implementation(own)
     if fault := mend_generation(model):
         warnings.warn(f"{folder}: {fault}", stacklevel=3)
-    disable_dropout(model)
+    model = model.to(place).eval()
+    proof = settle_attention(model, config.attention, disable_dropout)
+    if proof.cause is not None:
+        warnings.warn(proof.sentence, stacklevel=3)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model.to(place).eval()
+        check_train_mode(model)
+    return model
 
 
 def stored_names(path: str | os.PathLike[str]) -> list[str]:
@@ -209,11 +212,15 @@ def stored_parameters(folder: str | os.PathLike[str]) -> int:
     return total
 
 
+_NOISE = re.compile(r"dropout|pdrop$|layerdrop|drop_prob|droppath|^(input_)?jitter_noise$")  # train mode only
+
+
 def disable_dropout(model: nn.Module) -> None:
-    """Set every dropout to 0, so that train mode and eval mode give the same log-probabilities (trap 8)."""
+    """Set every dropout to 0, and what else is random in train mode (dropped layers, an input's jitter), so
+    that train mode and eval mode give the same log-probabilities (trap 8)."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name in ("attention_dropout", "dropout"):
-            if isinstance(getattr(module, name, None), float):
+        for name, value in vars(module).items():
+            if isinstance(value, float) and _NOISE.search(name):
                 setattr(module, name, 0.0)

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from trimtab.models.layer_configs import head_size, layer_configs
 from trimtab.models.paths import resolve_model_path
 
 _GRAPHED_CALLS = 20
@@ -148,7 +149,7 @@ def shape_of(model: Any) -> ModelShape:
         num_layers=config.num_hidden_layers,
         num_heads=num_heads,
         num_kv_heads=getattr(config, "num_key_value_heads", None) or num_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // num_heads,
+        head_dim=max(head_size(layer) for layer in layer_configs(config)),
         num_parameters=sum(p.numel() for p in model.parameters()),
     )
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from trimtab.config.model import ModelConfig
 from trimtab.errors import ConfigError, nearest
-from trimtab.models.forward import TokenScores, model_inputs, scores_and_hidden, selected_logits
+from trimtab.models.forward import TokenScores, scores_and_hidden, selected_logits, trunk_hidden
 from trimtab.models.load import is_sequence_classifier, load_causal_lm, load_sequence_classifier
 from trimtab.models.packed_forward import packed_trunk
 from trimtab.models.packing import PackPlan
@@ -53,8 +53,7 @@ class Critic(nn.Module):
 
     def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Values ``[B, T]``; see ``align_values``."""
-        output = self.trunk(**model_inputs(token_ids, attention_mask), use_cache=False)
-        return align_values(self.head(output.last_hidden_state), attention_mask)
+        return align_values(self.head(trunk_hidden(self.trunk, token_ids, attention_mask)), attention_mask)
 
     def packed(self, plan: PackPlan) -> Tensor:
         """Values ``[N]`` at the sources of a packed row: of the state before each trained token."""

@@ -96,24 +96,35 @@ def build_engine(model: Any, tokenizer: Any, config: RolloutConfig | None = None
 
     ``native`` takes the fastest cache that gives this model's log-probabilities: a compiled kernel, or plain
     torch. It becomes ``generate``, with a warning, where the architecture cannot take our attention.
+
+    Raises:
+        ModelError: ``generate`` gives other logits than the learner, in whatever way it runs.
     """
+    from trimtab.models.attention_proof import proof_of
+    from trimtab.models.length_rule import length_rule
     from trimtab.models.tokenizer import eos_ids
-    from trimtab.rollout.generate_engine import GenerateEngine
+    from trimtab.rollout.by_length import LengthEngine, NumberedEngine
+    from trimtab.rollout.generate_engine import GenerateEngine, Ways
+    from trimtab.rollout.generate_ways import choose_ways
     from trimtab.rollout.memory import Limits
     from trimtab.rollout.native import NativeEngine
     from trimtab.rollout.self_test import choose_cache
 
     config = config or RolloutConfig()
     ends, pad = eos_ids(model, tokenizer), tokenizer.pad_token_id or 0
-    if config.engine == "native":
-        cache, fault = choose_cache(model, config.cache)
-        if cache is not None:
-            limits = Limits(config.max_rows, config.kv_memory_gb)
-            return NativeEngine(
-                model, tokenizer, ends, limits=limits, cache=cache, cuda_graphs=config.cuda_graphs
-            )
+    cache, fault = choose_cache(model, config.cache) if config.engine == "native" else (None, None)
+    proof = proof_of(model)
+    if fault is not None and (proof is None or proof.cause is None):  # else loading the model said it
         warnings.warn(
-            f"{type(model).__name__} cannot sample natively ({fault}); using transformers' generate",
+            f"{type(model).__name__} cannot sample natively ({fault}); using transformers' generate, "
+            "which is slower",
             stacklevel=2,
         )
-    return GenerateEngine(model, tokenizer, ends, pad)
+    rule, engine = length_rule(model), GenerateEngine(model, tokenizer, ends, pad, ways=Ways(pads=False))
+    inner: NumberedEngine = engine
+    if cache is not None:
+        limits, has_graphs = Limits(config.max_rows, config.kv_memory_gb), config.cuda_graphs and rule is None
+        inner = NativeEngine(model, tokenizer, ends, limits=limits, cache=cache, cuda_graphs=has_graphs)
+    elif rule is None:
+        engine.ways = choose_ways(engine)
+    return inner if rule is None else LengthEngine(model, inner, engine, rule)

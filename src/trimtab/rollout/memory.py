@@ -8,6 +8,7 @@ from typing import Any
 
 from trimtab.errors import RolloutError
 from trimtab.models.kv_rows import Room
+from trimtab.models.layer_configs import head_size, layer_configs
 from trimtab.models.memory import free_memory
 
 GIB = 2**30
@@ -25,9 +26,11 @@ class Limits:
 def token_bytes(model: Any) -> int:
     """Bytes of keys and values that one token takes over all layers."""
     config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * int(config.num_hidden_layers) * int(heads) * int(size) * model.dtype.itemsize
+    numbers = 0
+    for layer in layer_configs(config):
+        heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
+        numbers += 2 * int(heads) * head_size(layer)
+    return numbers * model.dtype.itemsize
 
 
 def plan_room(

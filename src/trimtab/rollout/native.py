@@ -69,9 +69,14 @@ class NativeEngine:
         self._kept: _Forward | None = None
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], num_generations: int, params: SamplingParams
+        self,
+        prompts: Sequence[Sequence[int]],
+        num_generations: int,
+        params: SamplingParams,
+        *,
+        numbers: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
-        """See ``RolloutEngine``."""
+        """See ``RolloutEngine``; ``numbers[i]`` says whose stream prompt i draws from, None: its own."""
         check_prompts(prompts, num_generations, context_length(self.model), params.max_new_tokens)
         if not prompts:
             return []
@@ -85,7 +90,7 @@ class NativeEngine:
         )
         with sampling_mode(self.model), self._faster(room.rows):
             batch = RunningBatch(self._forward(room), transcript, params, self.eos_ids)
-            batch.run(prompts, Waiting(len(prompts), num_generations), num_generations)
+            batch.run(prompts, Waiting(len(prompts), num_generations), num_generations, numbers)
         completions = transcript.completions(self.policy_version)
         return [
             completions[start : start + num_generations]

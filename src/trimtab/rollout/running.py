@@ -52,6 +52,7 @@ class RunningBatch:
         self._slot_rows = [0] * room.prompts  # rows that use each prompt slot
         self._reserved: int | None = None  # the slot of a prompt that has completions waiting
         self._held = torch.empty(0)  # the logits after that prompt
+        self._numbers: Sequence[int] = ()  # whose stream each prompt draws from
 
     def _buffers(self, rows: int) -> tuple[Tensor, Tensor]:
         """The rows' next input tokens, and the uniforms that decide what they draw."""
@@ -62,8 +63,15 @@ class RunningBatch:
         like = self._state.slots
         return like.new_zeros(rows), like.new_zeros((rows, draws), dtype=torch.float64)
 
-    def run(self, prompts: Sequence[Sequence[int]], waiting: Waiting, num_generations: int) -> None:
-        """Sample every completion that waits."""
+    def run(
+        self,
+        prompts: Sequence[Sequence[int]],
+        waiting: Waiting,
+        num_generations: int,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
+        """Sample every completion that waits; ``numbers[i]`` says whose stream prompt i draws from."""
+        self._numbers = range(len(prompts)) if numbers is None else numbers
         while True:
             while self._may_enter(waiting):
                 self._enter(prompts, waiting, num_generations)
@@ -111,7 +119,8 @@ class RunningBatch:
         logits = self._first_logits(prompts, new_prompts, held)
         at, completions, places = (torch.tensor(column) for column in zip(*entered, strict=True))
         self._work[at] = completions
-        streams = [divmod(completion, num_generations) for completion in completions.tolist()]
+        pairs = (divmod(completion, num_generations) for completion in completions.tolist())
+        streams = [(self._numbers[prompt], generation) for prompt, generation in pairs]
         table = uniform_table(self._params.seed, streams, self._params.max_new_tokens)
         self._uniforms[at.to(self._uniforms.device)] = table.to(self._uniforms.device)
         self._cache.arrange()

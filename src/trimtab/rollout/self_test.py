@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trimtab.models.attention import supports_attention
+from trimtab.models.attention import UnsupportedAttentionError, supports_attention, using_attention
+from trimtab.models.attention_proof import TOLERANCE, proof_of
 from trimtab.models.context import context_length
 from trimtab.models.forward import selected_logits
 from trimtab.models.kv_rows import Room, RowState
-from trimtab.models.packed_forward import TOLERANCE
+from trimtab.models.packed_forward import find_leak
+from trimtab.models.windows import untold_window
 from trimtab.rollout.native import CACHES, decode_step, prefill, sampling_mode
 
 _PROMPT_LENGTHS, _NEW = (9, 5), 6
@@ -30,6 +32,8 @@ def choose_cache(model: Any, wanted: str = "auto") -> tuple[str | None, str | No
 def find_fault(model: Any, cache: str = "torch") -> str | None:
     """Say why the native engine cannot serve ``model`` with this ``cache`` (one of ``CACHES``), or None when
     it can. Leaves no trace on the model."""
+    if (proof := proof_of(model)) is not None and proof.cause is not None:
+        return proof.cause
     if not supports_attention(model):
         return "the architecture takes no attention function from outside"
     config = model.config.get_text_config()
@@ -42,11 +46,25 @@ def find_fault(model: Any, cache: str = "torch") -> str | None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             difference = _difference(model, config.vocab_size, cache)
+            with using_attention(model):
+                window, leak = untold_window(model), _leak(model)
     except Exception as error:  # any failure of an unknown architecture means: use the slow way
         return f"{type(error).__name__}: {error}".splitlines()[0][:160]
     if not difference <= TOLERANCE.get(model.dtype, 0.05):
         return f"its logits differ from the plain forward's by {difference:.2g} standard deviations"
+    if leak is not None:
+        return leak
+    if window is not None and (room is None or room > window):
+        return f"its attention is not told of the window of {window} tokens"
     return None
+
+
+def _leak(model: Any) -> str | None:
+    """Prompts run one after another in one row, as when learning."""
+    try:
+        return find_leak(model)
+    except UnsupportedAttentionError:
+        return None  # rows are not packed when learning, so nothing can be learned of it here
 
 
 def _difference(model: Any, vocabulary: int, cache: str) -> float:
@@ -63,6 +81,8 @@ def _difference(model: Any, vocabulary: int, cache: str) -> float:
         steps = [logits[row_prompts]]
         steps += [decode_step(model, store, forced[:, step]) for step in range(_NEW - 1)]
         native = torch.stack(steps, dim=1).float()
+    # With the attention that learns, which may be another one.
+    with torch.inference_mode():
         plain = torch.stack(
             [_plain(model, prompts[int(p)], row) for p, row in zip(row_prompts, forced, strict=True)]
         )

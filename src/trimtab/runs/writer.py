@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -68,6 +69,8 @@ class RunWriter:
                 f"Cannot write the run directory {self.directory.root}: {error.strerror or error}; "
                 f"give another place with --output DIR."
             ) from error
+        self._show = warnings.showwarning
+        warnings.showwarning = self._record
         if self._lock.fault:
             self.event("run", "warning", 0, {"text": self._lock.fault})
         if self._changed:
@@ -94,6 +97,12 @@ class RunWriter:
         self._file.flush()
         if kind in _DURABLE:
             os.fsync(self._file.fileno())
+
+    def _record(self, message: Warning | str, category: type[Warning], filename: str, *more: Any) -> None:
+        """Keep a warning of ours in the events, and show it as before."""
+        if "trimtab" in filename and not self._file.closed:
+            self.event("run", "warning", 0, {"text": str(message)})
+        self._show(message, category, filename, *more)
 
     def metrics(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Record the figures of one step, in the events and in every sink. None means not measured.
@@ -154,6 +163,8 @@ class RunWriter:
         """Sync the events and close the sinks. Closing twice does nothing."""
         if self._file.closed:
             return
+        if warnings.showwarning == self._record:
+            warnings.showwarning = self._show
         for sink in list(self._sinks):
             try:
                 sink.close()

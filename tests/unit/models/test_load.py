@@ -102,7 +102,7 @@ def test_architecture_without_the_seam_keeps_its_own(saved: Path, monkeypatch: p
     model = tiny_model()
     assert supports_attention(model)
     monkeypatch.setattr(type(model), "_supports_attention_backend", False)
-    with pytest.warns(UserWarning, match="cannot take trimtab's attention; using sdpa"):
+    with pytest.warns(UserWarning, match="runs its own attention .sdpa."):
         assert load_causal_lm(saved).config._attn_implementation == "sdpa"
 
 

@@ -40,6 +40,34 @@ def check_tokenizer(path: str, tokenizer: Any) -> Iterator[CheckLine]:
         )
 
 
+def check_attention(model: Any, is_sampled: bool = True) -> Iterator[CheckLine]:
+    """How the model learns and samples, and what makes it slower than it could be."""
+    from trimtab.models.attention_proof import proof_of
+    from trimtab.models.length_rule import length_rule
+    from trimtab.models.packed_forward import find_packing_fault
+    from trimtab.rollout.self_test import choose_cache
+
+    proof = proof_of(model)
+    if proof is None or proof.cause is not None:
+        return  # loading it said so
+    slower = []
+    if fault := find_packing_fault(model):
+        slower.append(f"it learns from padded rows ({fault})")
+    if is_sampled and (fault := choose_cache(model)[1]):
+        slower.append(f"transformers' generate samples ({fault})")
+    if slower:
+        fix = "results are the same; a model without that is faster"
+        yield CheckLine("warn", "attention", f"{proof.sentence}, but {' and '.join(slower)}", fix)
+    else:
+        yield CheckLine("pass", "attention", proof.sentence)
+    if (rule := length_rule(model)) is not None:
+        yield CheckLine(
+            "pass",
+            "rotary factors",
+            f"they depend on the length of a row beyond {rule.border} tokens: such rows run apart, padded",
+        )
+
+
 def check_reward_model(path: str, tokenizer: Any, template: str | None) -> Iterator[CheckLine]:
     """A reward model that is given: a classifier, validated, and with the policy's tokenizer and template."""
     from trimtab.rewards.learned import load_card
