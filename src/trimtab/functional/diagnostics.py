@@ -41,11 +41,14 @@ def ratio_summary(ratio: Tensor, mask: Tensor) -> dict[str, float]:
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     """1 − Var(returns − values) / Var(returns) over the mask: 1 is perfect, 0 no better than a constant.
 
-    Returns 0 when the returns do not vary, for then there is nothing to explain.
+    Returns 0 when the returns do not vary, for then there is nothing to explain, and exactly 0 for values
+    that do not.
     """
     check_same_shape("explained_variance", values=values, returns=returns, mask=mask)
     values, returns = values.detach().double(), returns.detach().double()
-    total = float(masked_var(returns, mask))
+    total, kept = float(masked_var(returns, mask)), values[mask.bool()]
+    if not len(kept) or bool((kept == kept[0]).all()):
+        return 0.0
     return 1.0 - float(masked_var(returns - values, mask)) / total if total > 0 else 0.0
 
 

@@ -7,6 +7,7 @@ truncated completions (they end with value 0; shape or mask them with ``[rl.over
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -101,9 +102,12 @@ def ppo_step(
         penalty = kl_penalty(system, rows, rl, at.kl_coef)
     reach("after_reference")
     scores = scores_of(batch, rl, penalty)
-    rows, raw = with_advantages(levelled(critic, rows, scores, penalty, rl), scores, penalty, rl)
+    level = missing_level(critic, rows, scores, penalty, rl)
+    rows, raw = with_advantages(levelled(critic, rows, level), scores, penalty, rl)
     with phases("update"):
         updates = update_epochs(system, rows, rl, stage, at)
+    if level and critic.is_untrained:  # every update was skipped, and so is this one
+        critic.level_values(-level)
     reach("before_publish")
     with phases("publish"):
         system.publish(policy_version=at.step + 1)
@@ -125,22 +129,30 @@ def ppo_step(
     return metrics, rollout_records(collected, raw.tolist())
 
 
-def levelled(
+def missing_level(
     critic: Learner, rows: TrainBatch, scores: Tensor, penalty: Tensor | None, rl: RLConfig
-) -> TrainBatch:
-    """Before its first update, shift the critic's values so that their mean is that of the returns.
+) -> float:
+    """What the values of a critic without any update lack to the returns, on average; 0 for a trained one.
 
     A head that starts at zero would first have to learn how high rewards are, through all of its weights at
     once: meanwhile its values vary far more than the returns do, and it explains less than nothing.
     """
     if not critic.is_untrained:
-        return rows
+        return 0.0
     assert rows.old_values is not None
     mask = rows.completion_mask
     returns = reward_to_go(token_rewards_of(rows, scores, penalty), mask, rl.ppo.gamma)
-    gap = float(masked_mean(returns - rows.old_values, mask))
-    critic.level_values(gap)
-    return replace(rows, old_values=(rows.old_values + gap) * mask)
+    level = float(masked_mean(returns - rows.old_values, mask))
+    return level if math.isfinite(level) else 0.0
+
+
+def levelled(critic: Learner, rows: TrainBatch, level: float) -> TrainBatch:
+    """Add ``level`` to what the critic says, also to what it said of ``rows``."""
+    if not level:
+        return rows
+    assert rows.old_values is not None
+    critic.level_values(level)
+    return replace(rows, old_values=(rows.old_values + level) * rows.completion_mask)
 
 
 def token_rewards_of(rows: TrainBatch, scores: Tensor, penalty: Tensor | None) -> Tensor:

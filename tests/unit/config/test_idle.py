@@ -175,7 +175,6 @@ def test_every_rule_is_gone_over() -> None:
 def test_contradictions_are_refused() -> None:
     """Two things are asked for of which only one can be had: no run is started with that."""
     for tree in (
-        rl(clip={"ratio": 10.0, "high": 0.28}),
         rl(algorithm="ppo", ppo={"critic": "shared", "critic_warmup_steps": 3}),
         rl(algorithm="ppo", dynamic_sampling={"enabled": True}),
     ):
@@ -191,7 +190,7 @@ def test_what_a_preset_says_is_nobodys_mistake() -> None:
 
 
 def test_settings_for_switching_are_spoken_of_only_when_given_now(tmp_path: Path) -> None:
-    """A recipe may hold [rl.ppo] for `--rl.algorithm ppo`; on the command line of a GRPO run it is a mistake."""
+    """A recipe may hold [rl.ppo] for `--rl.algorithm ppo`; with a GRPO command line it is a mistake."""
     file = tmp_path / "r.toml"
     file.write_text('[rl]\ndata = "p.json"\nrewards = ["length"]\n[rl.ppo]\ngae_lambda = 1.0\n')
     with warnings.catch_warnings():

@@ -5,6 +5,7 @@ import pytest
 from trimtab.errors import DataError, RewardError
 from trimtab.evals.judges import ScoreJudge
 from trimtab.evals.win_rate import mean_interval, win_rate
+from trimtab.types import Completion, Prompt, RewardResult
 
 PROMPTS = [f"q{i}" for i in range(8)]
 
@@ -132,3 +133,36 @@ def test_answers_to_one_prompt_stay_together() -> None:
     assert mixed.value == 0.75
     with pytest.raises(DataError, match="as many answers"):
         win_rate(["p"], [["a", "b"]], [["a"]], judge)
+
+
+def cut(text, reason="length"):
+    """A completion that ended so."""
+    return Completion((1,), text, (0.0,), reason)
+
+
+def test_judges_are_told_which_answers_were_cut():
+    """R27: a reward that judges sees the truncation, also of a text that another model ended by itself."""
+
+    class Whole:
+        name = "whole"
+
+        def score(self, samples):
+            return [RewardResult(float(sample.finish_reason == "stop")) for sample in samples]
+
+    judge = ScoreJudge(Whole())
+    found = win_rate(["q", "r", "s"], [cut("a", "stop")] * 3, [cut("a"), cut("a", "stop"), "a"], judge)
+    assert (found.wins, found.ties, found.losses) == (1, 2, 0)
+    assert judge.compare(Prompt("", ({"role": "user", "content": "q"},)), "a", "a") == 0.5
+
+
+def test_a_judge_that_only_knows_texts_gets_texts():
+    """R27: a user's judge with compare alone goes on as before."""
+    seen = []
+
+    class Plain:
+        def compare(self, prompt, first, second):
+            seen.append((prompt.text, first, second))
+            return 1.0
+
+    assert win_rate(["q"], [[cut("a")]], [[cut("b", "stop")]], Plain()).value == 0.5
+    assert seen == [("q", "a", "b"), ("q", "b", "a")]

@@ -87,3 +87,11 @@ def test_calibration_error_by_hand():
         expected_calibration_error(torch.tensor([1.2]), torch.tensor([1]))
     with pytest.raises(ValueError, match="bins"):
         expected_calibration_error(probabilities, labels, bins=0)
+
+
+def test_a_constant_explains_exactly_nothing():
+    """R7: whatever its height: no rounding makes a critic that says one number better or worse than that."""
+    returns = torch.tensor([[0.1, 0.7, 0.3, 9.0]])
+    mask = torch.tensor([[True, True, True, False]])
+    for level in (0.0, 0.37, -5.1):
+        assert explained_variance(torch.full((1, 4), level), returns, mask) == 0.0

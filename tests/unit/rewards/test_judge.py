@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,25 @@ def test_a_judge_that_trained_the_policy_may_not_judge_it() -> None:
     assert build_judge("openai:other@http://h/v1", rewards=[trained])
     with pytest.raises(ConfigError, match="names no model"):
         build_judge("openai:")
+
+
+def test_a_cut_answer_is_marked_outside_of_its_text() -> None:
+    """R20, R27: the mark is no part of the data, so no answer can claim or deny it."""
+    _, data = wording(Question(ASKED, "one", is_cut=True), "ab", RUBRIC, 10)
+    assert "<ab answer (cut off at the length limit)>\none\n</ab>" in data
+    _, data = wording(Question(ASKED, "one", "two", is_other_cut=True), "ab", RUBRIC, 10)
+    assert "<ab answer A>\none" in data
+    assert "<ab answer B (cut off at the length limit)>\ntwo" in data
+    with chat_server(honest_score) as server:
+        judge = judge_at(server).judge
+        keys = {judge.key(Question(ASKED, "one", is_cut=is_cut)) for is_cut in (True, False)}
+        assert len(keys) == 2
+        assert judge.key(Question(ASKED, "one")) in keys
+
+
+def test_the_same_text_cut_off_is_no_tie_unasked() -> None:
+    """R27: a whole answer and the same one cut off are asked for, in both orders."""
+    rows = [sample("same", answer="same"), replace(sample("same", answer="same"), finish_reason="length")]
+    with chat_server(honest_choice) as server:
+        judge_at(server, mode="reference").score(rows)
+        assert len(server.requests) == 2

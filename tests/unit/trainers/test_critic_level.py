@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.unit.trainers.systems import even_share, rl_config, tiny_stage, tiny_
 from tests.unit.trainers.test_experience import column
 from tests.unit.trainers.test_resume import Interrupted, everything, stop_after
 
-from trimtab.trainers.ppo import critic_peak, levelled
+from trimtab.trainers.ppo import critic_peak, levelled, missing_level
 from trimtab.types import TrainBatch
 
 ROWS = TrainBatch(
@@ -30,13 +31,18 @@ def test_the_level_by_hand(critic: str) -> None:
     system = tiny_system(rl)
     learner: Any = system.critic or system.policy
     before = learner.values(ROWS)
-    made = levelled(learner, ROWS, torch.tensor([2.0, 4.0]), None, rl)
+    level = missing_level(learner, ROWS, torch.tensor([2.0, 4.0]), None, rl)
+    assert level == pytest.approx(2.0)
+    made = levelled(learner, ROWS, level)
     assert made.old_values is not None
     assert made.old_values.tolist() == [[0, 2, 2.5, 3], [0, 2.5, 0, 0]]
     moved = (learner.values(ROWS) - before)[ROWS.completion_mask]
     assert moved.tolist() == pytest.approx([2.0] * 4)
     learner.optimizer._steps["some"] = torch.ones(())
-    assert levelled(learner, ROWS, torch.tensor([2.0, 4.0]), None, rl) is ROWS, "a trained one is left alone"
+    assert missing_level(learner, ROWS, torch.tensor([2.0, 4.0]), None, rl) == 0, (
+        "a trained one is left alone"
+    )
+    assert levelled(learner, ROWS, 0.0) is ROWS
 
 
 def test_a_penalty_is_part_of_the_returns() -> None:
@@ -44,10 +50,10 @@ def test_a_penalty_is_part_of_the_returns() -> None:
     rl = rl_config("ppo")
     penalty = torch.tensor([[9.0, 1.0, 0.0, 1.0], [9.0, 0.0, 9.0, 9.0]])
     learner: Any = tiny_system(rl).critic
-    rows = levelled(learner, ROWS, torch.tensor([2.0, 4.0]), penalty, rl)
     # returns 0, 1, 1 and 4
-    assert rows.old_values is not None
-    assert rows.old_values[1, 1] == pytest.approx(0.5 + (0 + 0.5 + 0 + 3.5) / 4)
+    level = missing_level(learner, ROWS, torch.tensor([2.0, 4.0]), penalty, rl)
+    assert level == pytest.approx((0 + 0.5 + 0 + 3.5) / 4)
+    assert missing_level(learner, ROWS, torch.tensor([math.nan, 4.0]), penalty, rl) == 0
 
 
 def explained(root: Path, level: float) -> list[float]:
