@@ -17,13 +17,16 @@ _ELEMENT = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*(.+)$", re.MULTILINE)
 # "The answer is 42", "### Final Answer" above a line, "the correct option is B", 答案选C.
 _SAID = re.compile(
-    r"(?:(?:(?:final |the |correct |right )*(?:answer|option|choice)|最终答案|正确答案|正确选项|答案)[*_]*[ \t]*"
-    r"(?:\(|（)?(?:is|are|为|是|应?选择?|:|：|=)|(?<!\S)答[:：]|(?:故|因此|所以|应)选择?[:：]?(?=[ \t]*[(（]?[A-Z]))"
+    r"(?:(?:(?:final |the |correct |right )*(?:answer|option|choice)|最终答案|正确答案|正确选项|"
+    r"答案)[*_]*[ \t]*"
+    r"(?:\(|（)?(?:is|are|为|是|应?选择?|:|：|=)|(?<!\S)答[:：]|(?:故|因此|所以|"
+    r"应)选择?[:：]?(?=[ \t]*[(（]?[A-Z]))"
     r"[*_]*[ \t]*[:：]?[*_]*[ \t]*([^\n]{1,400})",
     re.IGNORECASE,
 )
 _HEADING = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]*|\*\*)(?:the )?(?:(?:final |correct )?answer|最终答案|答案)[ \t]*[:：]?[ \t]*(?:\*\*)?[ \t]*[:：]?[ \t]*\n+"
+    r"^[ \t]*(?:#{1,6}[ \t]*|\*\*)(?:the )?(?:(?:final |correct )?answer|最终答案|答案)[ "
+    r"\t]*[:：]?[ \t]*(?:\*\*)?[ \t]*[:：]?[ \t]*\n+"
     r"[ \t]*([^\n]{1,400})",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -33,11 +36,14 @@ _LEAD = re.compile(
 )
 _MATHEMATICS = re.compile(r"\$\$?((?:[^$\\]|\\.)+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]|\*\*([^*\n]+)\*\*")
 _SENTENCE_END = re.compile(
-    r"[。！!](?![0-9!])|\.(?=\s|$)|[,，;；](?=\s*(?:as|which|since|because|so|and so|where|for|即|因为)\b)| (?=(?:because|since|as|so that)\b)"
+    r"[。！!](?![0-9!])|\.(?=\s|$)|[,，;；](?=\s*(?:as|which|since|because|so|and so|where|for|即|"
+    r"因为)\b)| (?=(?:because|since|as|so that)\b)"
 )
 # What a box holds that only says where the answer will be.
 _PLACEHOLDER = re.compile(
-    r"(?:\\text\s*\{)?\s*(?:|\\h?phantom\{[^{}]*\}|\\(?:quad|square|Box|[;,: ])|\.\.\.|…|\\[lc]?dots|\?|_+|(?:your |the |final )*(?:answer|result|solution|number)(?: here)?|答案|最终答案)\s*\}?",
+    r"(?:\\text\s*\{)?\s*(?:|\\h?phantom\{[^{}]*\}|\\(?:quad|square|Box|[;,: ])|\.\.\.|…|"
+    r"\\[lc]?dots|\?|_+|(?:your |the |final )*(?:answer|result|solution|number)(?: here)?|答案|"
+    r"最终答案)\s*\}?",
     re.IGNORECASE,
 )
 
@@ -64,12 +70,14 @@ _DOUBTED = re.compile(
 # "Alternatively, we can …" is another way to the same answer, when it ends in the same.
 _OTHER_WAY = re.compile(r"\balternatively,? (?=(?:we|one|you|I) (?:can|could|may|note|use)\b)", re.IGNORECASE)
 _COULD_DIFFER = re.compile(
-    r"\b(?:it|this|that|answer) (?:might|may|could)(?: also| well)? be\b(?! (?:shown|seen|checked|verified|written|said))",
+    r"\b(?:it|this|that|answer) (?:might|may|could)(?: also| well)? be\b(?! (?:shown|seen|checked|"
+    r"verified|written|said))",
     re.IGNORECASE,
 )
 # Only right before the answer: "it may be shown" is no doubt.
 _ONE_OF_SOME = re.compile(
-    r"(?:\b(?:could|might|may|would)(?: well)? be|(?<!correct )(?<!right )(?<!the )\b(?:candidate|option)s?(?: answers?)?(?: is| are)?)"
+    r"(?:\b(?:could|might|may|would)(?: well)? be|(?<!correct )(?<!right )(?<!the )\b(?:candidate|"
+    r"option)s?(?: answers?)?(?: is| are)?)"
     r"\s*[:=]?\s*[$(\[*\\]*$",
     re.IGNORECASE,
 )
@@ -84,17 +92,20 @@ EITHER = re.compile(r"\bor\b|或|\\text\s*\{\s*or\s*\}", re.IGNORECASE)
 
 # A check after the answer: "Wait, let me verify: 6·7 = 42, correct."
 _CHECKING = re.compile(
-    r"\b(?:let(?:'s| me| us)|I(?:'ll| will)?|to|we(?: can)?)\s+(?:just |now |quickly )?(?:double[- ]?|re-?)?(?:check|verify|confirm)\b|"
+    r"\b(?:let(?:'s| me| us)|I(?:'ll| will)?|to|we(?: can)?)\s+(?:just |now |quickly "
+    r")?(?:double[- ]?|re-?)?(?:check|verify|confirm)\b|"
     r"\b(?:double[- ]?check|check|verification)\b|验证|检验|检查",
     re.IGNORECASE,
 )
 _CONFIRMED = re.compile(
-    r"(?<!not )(?<!n't )(?<!in)\b(?:correct|confirmed|confirms|verified|checks out|matches|holds|right|yes|indeed)\b|✓|✔|√\s*$|"
+    r"(?<!not )(?<!n't )(?<!in)\b(?:correct|confirmed|confirms|verified|checks out|matches|holds|"
+    r"right|yes|indeed)\b|✓|✔|√\s*$|"
     r"(?<!不)(?:正确|成立|无误|没错|符合)",
     re.IGNORECASE,
 )
 _CHANGED = re.compile(
-    r"\b(?:actually|instead|rather|should (?:be|have)|edit|correction|scratch|mistake|error|wrong|incorrect|but|however|not)\b|n['’]t\b|"
+    r"\b(?:actually|instead|rather|should (?:be|have)|edit|correction|scratch|mistake|error|wrong|"
+    r"incorrect|but|however|not)\b|n['’]t\b|"
     "不对|是错|有误|其实|实际上|更正|应为|应该是|不是|错误",
     re.IGNORECASE,
 )
