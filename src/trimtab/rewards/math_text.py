@@ -36,6 +36,9 @@ _THIN_SPACE = re.compile(
 _RAISED = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
 _SUPERSCRIPTS = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
 _PAIR = re.compile(r"(?<!\\)\$((?:[^$\s,;]|\\\$)(?:(?:[^$]|(?<=\\)\$)*?(?:[^$\s,;\\]))?)\$(?![0-9])")
+_HALF_DAY = re.compile(
+    r"(:[0-9]{2})\s*(?:\\text\{\s*([ap])\.?\s?m\.?\s*\}|([ap])\.?\s?m\.?(?![A-Za-z.]))", re.IGNORECASE
+)
 _SHORT_FRACTION = re.compile(r"\\([dt]?frac)\s*(\\pi|[0-9A-Za-z])\s*(\\pi|[0-9A-Za-z])")
 
 
@@ -69,6 +72,7 @@ def tidy(text: str) -> str:
     text = _DASH.sub("-", text)
     text = _THIN_SPACE.sub("", text)
     text = _SUPERSCRIPTS.sub(lambda found: "^{" + found.group().translate(_RAISED) + "}", text)
+    text = _HALF_DAY.sub(lambda found: f"{found[1]} \\text{{{(found[2] or found[3]).lower()}m}}", text)
     text = _SHORT_FRACTION.sub(r"\\\1{\2}{\3}", text)
     return _arabic(text.rstrip(".。").strip())
 

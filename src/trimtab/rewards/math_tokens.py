@@ -237,10 +237,9 @@ class _Scanner:
         plain = word.rstrip(".")
         if word.lower() in ("or", "and") or word in ("或", "或者", "和", "且"):
             self.add("join", {"or": "or", "或": "or", "或者": "or"}.get(word.lower(), "and"))
-        elif plain.lower() in ("percent",):
-            self.add("operator", "%")
-        elif plain.lower() in ("degrees", "degree"):
-            self.add("operator", "degree")
+        elif plain.lower() in ("percent", "degrees", "degree", "mod"):
+            name = plain.lower()
+            self.add("operator", "mod" if name == "mod" else OPERATORS[name])
         elif plain in ("infinity", "infty"):
             self.add("constant", "infty")
         elif plain in FUNCTIONS and len(self.text.split()) > 1:

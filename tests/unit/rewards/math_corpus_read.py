@@ -111,6 +111,88 @@ y^{\prime}=y  ‖  y'=y
 16 (oranges)  ‖  16
 1.5\text{ h}  ‖  90 min
 35 million  ‖  35 million
+\text{9:00 a.m.}  ‖  9:00 am
+\frac{1}{2}\text{ of the time}  ‖  \frac12 \text{ of the time}
+\text{all real numbers}  ‖  all real numbers
+\left\{\frac{1}{2}\right\}  ‖  \{\frac12\}
+\$32,\!348  ‖  32348
+32{,}348  ‖  32348
+\text{(C)}  ‖  C
+C  ‖  (C)
+C  ‖  \text{C}
+\mathrm{C}  ‖  C
+\frac{3\sqrt{3}}{4}  ‖  \frac{3}{4}\sqrt{3}
+90^\circ  ‖  90 degrees
+90  ‖  90^\circ
+(-\infty,-2)\cup(2,\infty)  ‖  x<-2 or x>2
+x = \frac{1\pm\sqrt{5}}{2}  ‖  \frac{1+\sqrt{5}}{2}, \frac{1-\sqrt{5}}{2}
+y=2x+3  ‖  2x+3
+r=2\cos\theta  ‖  r = 2\cos(\theta)
+(3,\frac{\pi}{2})  ‖  \left(3,\frac{\pi}{2}\right)
+\begin{pmatrix} 1/2 \\ 3 \end{pmatrix}  ‖  \begin{bmatrix} 0.5 \\ 3 \end{bmatrix}
+1,\!000,\!000  ‖  10^6
+2+3i  ‖  3i+2
+\cot x  ‖  \frac{\cos x}{\sin x}
+\tan x  ‖  \frac{\sin x}{\cos x}
+e^{-x}  ‖  \frac{1}{e^x}
+\frac{a+b}{2}  ‖  \frac{1}{2}(a+b)
+2^{n+1}  ‖  2\cdot 2^n
+n^2+n  ‖  n(n+1)
+10\%  ‖  0.1
+5.0  ‖  5
+1:2:3  ‖  1 : 2 : 3
+-x^2+4  ‖  4-x^2
+\frac{-1}{x}  ‖  -\frac1x
+k \in \mathbb{Z}  ‖  k \in \mathbb{Z}
+x=2k\pi, k \in \mathbb{Z}  ‖  x = 2 k \pi, k\in\mathbb{Z}
+\left(\frac{3}{5},\frac{8}{3}\right]  ‖  (0.6, 8/3]
+[0,\infty)  ‖  \{x \mid x \ge 0\}
+x^3+3x-6  ‖  x^{3} + 3x - 6
+\dfrac{1}{3}  ‖  \tfrac13
+6,8,10  ‖  6, 8, \text{ and } 10
+6,8,10  ‖  6, 8 and 10
+\text{6, 8, 10}  ‖  6, 8, 10
+11\sqrt2  ‖  11\sqrt{2}
+8\text{ minutes}  ‖  8 min
+\frac{270}7\text{ degrees}  ‖  \frac{270}{7}
+.35625  ‖  0.35625
+-\$5  ‖  -5
+\sqrt{51}  ‖  \sqrt{51}
+3^{20}  ‖  3486784401
+13,\!535  ‖  13535
+\sec x + \tan x  ‖  \tan x+\sec x
+f(x) = x^2  ‖  x^2
+y' = 2x  ‖  y'=2x
+\lim_{x\to 0} f(x)  ‖  \lim_{x \to 0} f(x)
+\{1, 2\}  ‖  \{2, 1\}
+\emptyset  ‖  \varnothing
+\text{Friday}  ‖  friday
+\frac{9}{7}  ‖  1\frac{2}{7}
+$-\frac{1}{2}$  ‖  -0.5
+3.14\times 10^{-5}  ‖  3.14e-5
+\text{undefined}  ‖  undefined
+2 \text{ and } 3  ‖  2, 3
+25\pi\text{ cm}^2  ‖  25 \pi \ \text{cm}^{2}
+1.2 \times 10^{3}\text{ J}  ‖  1200 J
+300{,}000\text{ km/s}  ‖  300000 \mathrm{km/s}
+x \equiv 2 \pmod{7}  ‖  x\equiv 9\ (\text{mod}\ 7)
+x \equiv 2 \pmod{7}  ‖  x \equiv 2 \mod 7
+0.\overline{27}  ‖  \frac{3}{11}
+27_{10}  ‖  27_{10}
+4\text{ or }5  ‖  5 or 4
+\left| x-3 \right|  ‖  |x-3|
+\log_{10} 2  ‖  \lg 2
+8!  ‖  40320
+\binom{10}{3}  ‖  120
+a_1 = 3  ‖  3
+\arctan 2  ‖  \tan^{-1} 2
+\operatorname{lcm}(4,6)  ‖  12
+\gcd(12, 18)  ‖  6
+\max(3, 7)  ‖  7
+\pi r^2 h  ‖  \pi h r^2
+S = 4\pi r^2  ‖  4\pi r^2
+3 \frac{1}{4} \text{ cups}  ‖  3.25
+5 \text{ feet}  ‖  60 \text{ inches}
 """
 _OTHER = r"""
 x=5  ‖  y=5
@@ -222,6 +304,95 @@ i^{7}=i^{4} \cdot i^{3}  ‖  i^{7}=i^{8} \cdot i^{3}
 \{1,250\}  ‖  1250
 x \in [-2,7]  ‖  7
 35 million  ‖  35
+5\text{ feet}  ‖  5\text{ meters}
+\{1,2,3\}  ‖  (1,2,3)
+[1,3]  ‖  1,3
+x\equiv 2\pmod{7}  ‖  x\equiv 2\pmod{5}
+x\equiv 2\pmod 7  ‖  x=2
+x \in \{1,2\}  ‖  x\in (1,2)
+\sin^2 x  ‖  \sin x^2
+\log_2 x  ‖  \log_3 x
+\log x  ‖  \log_2 x
+\text{January 5}  ‖  \text{January 6}
+3:30  ‖  3.5
+3:4  ‖  0.75
+3:4  ‖  6:8
+10^{100}  ‖  10^{100}+1
+x > 5  ‖  x \ge 5
+5 < x < 7  ‖  5 < x \le 7
+a < b  ‖  a > b
+\text{first}  ‖  \text{second}
+\text{east}  ‖  \text{west}
+\frac{dy}{dx}  ‖  \frac{dx}{dy}
+\mathbb{N}  ‖  \mathbb{Z}
+p  ‖  q
+(2,3]  ‖  [2,3)
+\{x \mid x > 3\}  ‖  \{x \mid x \ge 3\}
+\{x\in\mathbb{Z}\mid x>3\}  ‖  \{x\in\mathbb{R}\mid x>3\}
+0.1+0.2  ‖  0.30000000000000004
+9007199254740993  ‖  9007199254740992
+1/3  ‖  0.3333333333333333
+x^2+y^2=1  ‖  x^2-y^2=1
+\begin{cases}x=1\\y=2\end{cases}  ‖  \begin{cases}x=2\\y=1\end{cases}
+\sum_{k=1}^{n} k  ‖  \sum_{k=1}^{n} k^2
+\int x dx  ‖  \int y dy
+5\text{ kg}  ‖  5\text{ lb}
+\$5  ‖  5\text{ euros}
+£5  ‖  \$5
+(x+1)^2  ‖  (x-1)^2
+1+i  ‖  1-i
+|3+4i|  ‖  3+4i
+\overline{z}  ‖  z
+\sqrt{2}  ‖  1.41421356
+\pi  ‖  3.14159265358979323846
+e  ‖  2.718281828
+\pm 3  ‖  3
+\mp 3+5  ‖  5+3
+n \mid 12  ‖  12 \mid n
+x \notin A  ‖  x \in A
+A \subset B  ‖  B \subset A
+a \perp b  ‖  a \parallel b
+2\text{ or }3  ‖  2
+x=1\text{ or }x=2  ‖  x=1
+f(1)=2  ‖  f(2)=1
+a_1=3  ‖  a_2=3
+x_1 = 3  ‖  y_1 = 3
+\text{(A)}  ‖  \text{(B)}
+7.5  ‖  7.05
+1,234  ‖  1.234
+12{,}345  ‖  (12,345)
+-3  ‖  3
+100  ‖  100\%
+100  ‖  100_2
+5\text{ hundred}  ‖  5
+2\text{ dozen}  ‖  2
+3\text{ million}  ‖  3
+m^2  ‖  m
+5^\circ  ‖  5'
+\lfloor x \rfloor  ‖  \lceil x \rceil
+[x]  ‖  \{x\}
+\binom{5}{2}  ‖  \frac{5}{2}
+\frac{5}{2}  ‖  5:2
+n!  ‖  n
+(n+1)!  ‖  n!+1
+2x  ‖  x^2
+x^{-1}  ‖  -x
+\arcsin x  ‖  \frac{1}{\sin x}
+\cos^{-1} x  ‖  \cos x
+\det A  ‖  A
+\vec{a}  ‖  \vec{b}
+\angle A = 30  ‖  \angle B = 30
+AB = 5  ‖  AC = 5
+P(A \cup B)  ‖  P(A \cap B)
+P(A|B)  ‖  P(B|A)
+P(A) = 0.3  ‖  P(B) = 0.3
+x<3, y>2  ‖  y<3, x>2
+3  ‖  3\pmod 7
+\text{true}  ‖  \text{false}
+1\frac{1}{2}  ‖  \frac{11}{2}
+2^{3^2}  ‖  64
+-2^2  ‖  4
+\text{3 apples and 2 oranges}  ‖  \text{2 apples and 3 oranges}
 """
 
 
