@@ -39,6 +39,9 @@ _SENTENCE_END = re.compile(
     r"[。！!](?![0-9!])|\.(?=\s|$)|[,，;；](?=\s*(?:as|which|since|because|so|and so|where|for|即|"
     r"因为)\b)| (?=(?:because|since|as|so that)\b)"
 )
+# "whether x is 1 or 2" is no second answer.
+_WHETHER = re.compile(r"\b(?:whether|regardless)\b[^.。\n]*", re.IGNORECASE)
+_LABEL = re.compile(r"^\\text\s*\{\s*(?:the )?(?:final )?answer(?: is)?\s*:?\s*\}\s*", re.IGNORECASE)
 # What a box holds that only says where the answer will be.
 _PLACEHOLDER = re.compile(
     r"(?:\\text\s*\{)?\s*(?:|\\h?phantom\{[^{}]*\}|\\(?:quad|square|Box|[;,: ])|\.\.\.|…|"
@@ -63,7 +66,8 @@ _TERM_DENIED = re.compile(
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(
-    r"\b(?:maybe|perhaps|possibly|alternatively|unsure|not sure|guess|either|doubt|hmm+)\b|"
+    r"\b(?:maybe|perhaps|possibly|alternatively|unsure|not sure|guess|either(?! way| case)|hmm+)\b|"
+    r"(?<!\bno )(?<!\bwithout )(?<!\bwithout a )\bdoubt\b|"
     "或者|也许|可能|不确定|大概|猜",
     re.IGNORECASE,
 )
@@ -82,7 +86,9 @@ _ONE_OF_SOME = re.compile(
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
-    r"^[^.。\n]{0,60}?(?:\bor\b|\bis (?:wrong|incorrect|not)\b|\bisn['’]t\b|\bno,|"
+    r"^[^.。\n]{0,60}?(?:\bor\b|\bis (?:wrong|incorrect)\b|(?<!which )\bis not\b|"
+    r"\bis not (?:the|correct|right|valid|our|what)\b|"
+    r"\bisn['’]t\b|\bno,|"
     r"\b(?:wait|actually|instead|rather)\b|"
     "或|不对|是错|才怪|有误|其实|实际上|更正|应为|应该是)"
     r"|^[\s\S]{0,60}?\b(?:edit|correction|wait|scratch that)\b[:,]",
@@ -129,7 +135,7 @@ def final_answer(text: str, *, allows_or: bool = False) -> str | None:
     if found is None:
         return None
     # What is beside the answer is read with the eyes of a reader: a Cyrillic о makes no other word of "nоt".
-    answer, before, after = found[0].strip(), folded(found[1]), folded(found[2])
+    answer, before, after = _LABEL.sub("", found[0].strip()), folded(found[1]), folded(found[2])
     seen = folded(answer)
     if not answer or _DOUBTED.search(seen) or (not allows_or and EITHER.search(seen)):
         return None
@@ -148,7 +154,7 @@ def _stands(answer: str, after: str, *, allows_or: bool) -> bool:
     for said in _SAID.finditer(after):
         if answer not in said.group(1) and not _CONFIRMED.match(said.group(1).strip()):
             return False  # another answer after it
-    beside = after[:120]
+    beside = _WHETHER.sub(" ", after[:120])
     if _numbers_end_in(answer, after):
         beside = _OTHER_WAY.sub(" ", beside)
     if _COULD_DIFFER.search(beside):

@@ -473,6 +473,19 @@ x^2|\boxed{x²}|1
 9|The change Δx is 3. \boxed{9}|1
 9\pi|A = πr², so \boxed{9\pi}|1
 5|length 5 μm: \boxed{5}|1
+5|Either way, the answer is \boxed{5}.|1
+5|In either case we get \boxed{5}.|1
+5|It is either 4 or \boxed{5}.|0
+5|Without a doubt, it is \boxed{5}.|1
+5|I doubt it: \boxed{5}|0
+5|It is \boxed{5}, regardless of whether x is 1 or 2.|1
+5|It is \boxed{5} or 6.|0
+7|We get \boxed{7}, which is not even.|1
+7|We get \boxed{7}, which is not the answer.|0
+7|We get \boxed{7}, which is wrong.|0
+7|\boxed{7} is not right.|0
+5|\boxed{\text{The answer is } 5}|1
+5|\boxed{\text{not } 5}|0
 """
 
 
