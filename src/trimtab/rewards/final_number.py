@@ -98,7 +98,8 @@ def final_number_reward(column: str = DEFAULT, name: str = "final_number") -> Ru
         for gold in golds:
             if not re.fullmatch(rf"[-+]?{_NUMBER}", gold):
                 raise RewardError(
-                    f"Reward {name}: '{column}' of row {sample.prompt.id} is {gold[:40]!r}, no number; mend it."
+                    f"Reward {name}: '{column}' of row {sample.prompt.id} is {gold[:40]!r}, "
+                    "no number; mend it."
                 )
         text = sample.completion.rstrip()
         if sample.finish_reason != "stop" and text[-1:].isdigit():

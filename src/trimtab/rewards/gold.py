@@ -1,8 +1,8 @@
 """Are the data's own answers ones that a run can learn from?
 
-Each accepted answer must earn 1, or the run would be taught the opposite. Since that alone would let a reward
-confirm its own misreading, a printed list or struct is refused, an answer that is changed by construction must
-not earn 1, and answers that can only be compared as written are counted.
+Each accepted answer must earn 1, or the run would be taught the opposite. That alone would let a reward
+confirm its own misreading. So a printed list or struct is refused, an answer that is changed by construction
+must not earn 1, and answers that can only be compared as written are counted.
 """
 
 from __future__ import annotations
@@ -91,21 +91,23 @@ class GoldReport:
 
     def describe(self, source: str) -> str:
         """The rows that failed, the first few of them by name."""
-        return f"{len(self.failures)} gold answers of {source} do not earn 1 ({self.scope}): {_named(self.failures)}"
+        rows = _named(self.failures)
+        return f"{len(self.failures)} gold answers of {source} do not earn 1 ({self.scope}): {rows}"
 
     def describe_doubts(self, source: str) -> str:
         """The rows whose answer may be changed and still earns 1; empty where there are none."""
         if not self.doubts:
             return ""
-        return f"{len(self.doubts)} gold answers of {source} are not told from changed ones ({self.scope}): {_named(self.doubts)}"
+        rows = _named(self.doubts)
+        return f"{len(self.doubts)} gold answers of {source} earn 1 also when changed ({self.scope}): {rows}"
 
     def describe_as_written(self, source: str) -> str:
-        """How many answers only the same writing matches, and the first of them; empty where there are none."""
+        """How many answers only the same writing matches, and the first of them; empty: none."""
         if not self.as_written:
             return ""
         return (
-            f"{len(self.as_written)} gold answers of {source} can only be compared as text, so other writings of them "
-            f"earn 0 ({self.scope}): {_named(self.as_written)}"
+            f"{len(self.as_written)} gold answers of {source} can only be compared as text, so other "
+            f"writings of them earn 0 ({self.scope}): {_named(self.as_written)}"
         )
 
 

@@ -1,7 +1,7 @@
 """Gold answers as data have them: a text, a number, several accepted ones, a value inside a struct.
 
-``reward_model.ground_truth`` reads the key ``ground_truth`` of the column ``reward_model``, which may be a struct
-or its JSON. A whole solution is cut to its final answer: GSM8K's ``#### 18``, or the content of its last box.
+``reward_model.ground_truth`` reads the key ``ground_truth`` of the column ``reward_model``, a struct or its
+JSON. A whole solution is cut to its final answer: GSM8K's ``#### 18``, or the content of its last box.
 """
 
 from __future__ import annotations

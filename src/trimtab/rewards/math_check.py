@@ -136,12 +136,11 @@ def _same(gold: Node, answer: Node) -> bool:
 
 def _unnamed(gold: Node, answer: Node) -> tuple[Node, Node]:
     """``x = 5`` beside ``5``: the name is left out where only one side has one, or both have the same."""
-    named = [split_name(node) for node in (gold, answer)]
-    if named[0] is not None and named[1] is not None:
-        (one, first), (other, second) = named
-        return (first, second) if one == other else (gold, answer)
-    first = named[0][1] if named[0] and not is_relation(answer) else gold
-    second = named[1][1] if named[1] and not is_relation(gold) else answer
+    wanted, given = split_name(gold), split_name(answer)
+    if wanted is not None and given is not None:
+        return (wanted[1], given[1]) if wanted[0] == given[0] else (gold, answer)
+    first = wanted[1] if wanted and not is_relation(answer) else gold
+    second = given[1] if given and not is_relation(gold) else answer
     return first, second
 
 

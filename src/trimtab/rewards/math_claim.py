@@ -17,13 +17,16 @@ _ELEMENT = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*(.+)$", re.MULTILINE)
 # "The answer is 42", "### Final Answer" above a line, "the correct option is B", 答案选C.
 _SAID = re.compile(
-    r"(?:(?:(?:final |the |correct |right )*(?:answer|option|choice)|最终答案|正确答案|正确选项|答案)[*_]*[ \t]*"
-    r"(?:\(|（)?(?:is|are|为|是|应?选择?|:|：|=)|(?<!\S)答[:：]|(?:故|因此|所以|应)选择?[:：]?(?=[ \t]*[(（]?[A-Z]))"
+    r"(?:(?:(?:final |the |correct |right )*(?:answer|option|choice)|最终答案|正确答案|正确选项|"
+    r"答案)[*_]*[ \t]*"
+    r"(?:\(|（)?(?:is|are|为|是|应?选择?|:|：|=)|(?<!\S)答[:：]|(?:故|因此|所以|"
+    r"应)选择?[:：]?(?=[ \t]*[(（]?[A-Z]))"
     r"[*_]*[ \t]*[:：]?[*_]*[ \t]*([^\n]{1,400})",
     re.IGNORECASE,
 )
 _HEADING = re.compile(
-    r"^[ \t]*(?:#{1,6}[ \t]*|\*\*)(?:the )?(?:(?:final |correct )?answer|最终答案|答案)[ \t]*[:：]?[ \t]*(?:\*\*)?[ \t]*[:：]?[ \t]*\n+"
+    r"^[ \t]*(?:#{1,6}[ \t]*|\*\*)(?:the )?(?:(?:final |correct )?answer|最终答案|答案)[ "
+    r"\t]*[:：]?[ \t]*(?:\*\*)?[ \t]*[:：]?[ \t]*\n+"
     r"[ \t]*([^\n]{1,400})",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -33,11 +36,17 @@ _LEAD = re.compile(
 )
 _MATHEMATICS = re.compile(r"\$\$?((?:[^$\\]|\\.)+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]|\*\*([^*\n]+)\*\*")
 _SENTENCE_END = re.compile(
-    r"[。！!](?![0-9!])|\.(?=\s|$)|[,，;；](?=\s*(?:as|which|since|because|so|and so|where|for|即|因为)\b)| (?=(?:because|since|as|so that)\b)"
+    r"[。！!](?![0-9!])|\.(?=\s|$)|[,，;；](?=\s*(?:as|which|since|because|so|and so|where|for|即|"
+    r"因为)\b)| (?=(?:because|since|as|so that)\b)"
 )
+# "whether x is 1 or 2" is no second answer.
+_WHETHER = re.compile(r"\b(?:whether|regardless)\b[^.。\n]*", re.IGNORECASE)
+_LABEL = re.compile(r"^\\text\s*\{\s*(?:the )?(?:final )?answer(?: is)?\s*:?\s*\}\s*", re.IGNORECASE)
 # What a box holds that only says where the answer will be.
 _PLACEHOLDER = re.compile(
-    r"(?:\\text\s*\{)?\s*(?:|\\h?phantom\{[^{}]*\}|\\(?:quad|square|Box|[;,: ])|\.\.\.|…|\\[lc]?dots|\?|_+|(?:your |the |final )*(?:answer|result|solution|number)(?: here)?|答案|最终答案)\s*\}?",
+    r"(?:\\text\s*\{)?\s*(?:|\\h?phantom\{[^{}]*\}|\\(?:quad|square|Box|[;,: ])|\.\.\.|…|"
+    r"\\[lc]?dots|\?|_+|(?:your |the |final )*(?:answer|result|solution|number)(?: here)?|答案|"
+    r"最终答案)\s*\}?",
     re.IGNORECASE,
 )
 
@@ -57,24 +66,29 @@ _TERM_DENIED = re.compile(
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(
-    r"\b(?:maybe|perhaps|possibly|alternatively|unsure|not sure|guess|either|doubt|hmm+)\b|"
+    r"\b(?:maybe|perhaps|possibly|alternatively|unsure|not sure|guess|either(?! way| case)|hmm+)\b|"
+    r"(?<!\bno )(?<!\bwithout )(?<!\bwithout a )\bdoubt\b|"
     "或者|也许|可能|不确定|大概|猜",
     re.IGNORECASE,
 )
 # "Alternatively, we can …" is another way to the same answer, when it ends in the same.
 _OTHER_WAY = re.compile(r"\balternatively,? (?=(?:we|one|you|I) (?:can|could|may|note|use)\b)", re.IGNORECASE)
 _COULD_DIFFER = re.compile(
-    r"\b(?:it|this|that|answer) (?:might|may|could)(?: also| well)? be\b(?! (?:shown|seen|checked|verified|written|said))",
+    r"\b(?:it|this|that|answer) (?:might|may|could)(?: also| well)? be\b(?! (?:shown|seen|checked|"
+    r"verified|written|said))",
     re.IGNORECASE,
 )
 # Only right before the answer: "it may be shown" is no doubt.
 _ONE_OF_SOME = re.compile(
-    r"(?:\b(?:could|might|may|would)(?: well)? be|(?<!correct )(?<!right )(?<!the )\b(?:candidate|option)s?(?: answers?)?(?: is| are)?)"
+    r"(?:\b(?:could|might|may|would)(?: well)? be|(?<!correct )(?<!right )(?<!the )\b(?:candidate|"
+    r"option)s?(?: answers?)?(?: is| are)?)"
     r"\s*[:=]?\s*[$(\[*\\]*$",
     re.IGNORECASE,
 )
 _TAKEN_BACK = re.compile(
-    r"^[^.。\n]{0,60}?(?:\bor\b|\bis (?:wrong|incorrect|not)\b|\bisn['’]t\b|\bno,|"
+    r"^[^.。\n]{0,60}?(?:\bor\b|\bis (?:wrong|incorrect)\b|(?<!which )\bis not\b|"
+    r"\bis not (?:the|correct|right|valid|our|what)\b|"
+    r"\bisn['’]t\b|\bno,|"
     r"\b(?:wait|actually|instead|rather)\b|"
     "或|不对|是错|才怪|有误|其实|实际上|更正|应为|应该是)"
     r"|^[\s\S]{0,60}?\b(?:edit|correction|wait|scratch that)\b[:,]",
@@ -84,17 +98,20 @@ EITHER = re.compile(r"\bor\b|或|\\text\s*\{\s*or\s*\}", re.IGNORECASE)
 
 # A check after the answer: "Wait, let me verify: 6·7 = 42, correct."
 _CHECKING = re.compile(
-    r"\b(?:let(?:'s| me| us)|I(?:'ll| will)?|to|we(?: can)?)\s+(?:just |now |quickly )?(?:double[- ]?|re-?)?(?:check|verify|confirm)\b|"
+    r"\b(?:let(?:'s| me| us)|I(?:'ll| will)?|to|we(?: can)?)\s+(?:just |now |quickly "
+    r")?(?:double[- ]?|re-?)?(?:check|verify|confirm)\b|"
     r"\b(?:double[- ]?check|check|verification)\b|验证|检验|检查",
     re.IGNORECASE,
 )
 _CONFIRMED = re.compile(
-    r"(?<!not )(?<!n't )(?<!in)\b(?:correct|confirmed|confirms|verified|checks out|matches|holds|right|yes|indeed)\b|✓|✔|√\s*$|"
+    r"(?<!not )(?<!n't )(?<!in)\b(?:correct|confirmed|confirms|verified|checks out|matches|holds|"
+    r"right|yes|indeed)\b|✓|✔|√\s*$|"
     r"(?<!不)(?:正确|成立|无误|没错|符合)",
     re.IGNORECASE,
 )
 _CHANGED = re.compile(
-    r"\b(?:actually|instead|rather|should (?:be|have)|edit|correction|scratch|mistake|error|wrong|incorrect|but|however|not)\b|n['’]t\b|"
+    r"\b(?:actually|instead|rather|should (?:be|have)|edit|correction|scratch|mistake|error|wrong|"
+    r"incorrect|but|however|not)\b|n['’]t\b|"
     "不对|是错|有误|其实|实际上|更正|应为|应该是|不是|错误",
     re.IGNORECASE,
 )
@@ -118,7 +135,7 @@ def final_answer(text: str, *, allows_or: bool = False) -> str | None:
     if found is None:
         return None
     # What is beside the answer is read with the eyes of a reader: a Cyrillic о makes no other word of "nоt".
-    answer, before, after = found[0].strip(), folded(found[1]), folded(found[2])
+    answer, before, after = _LABEL.sub("", found[0].strip()), folded(found[1]), folded(found[2])
     seen = folded(answer)
     if not answer or _DOUBTED.search(seen) or (not allows_or and EITHER.search(seen)):
         return None
@@ -137,7 +154,7 @@ def _stands(answer: str, after: str, *, allows_or: bool) -> bool:
     for said in _SAID.finditer(after):
         if answer not in said.group(1) and not _CONFIRMED.match(said.group(1).strip()):
             return False  # another answer after it
-    beside = after[:120]
+    beside = _WHETHER.sub(" ", after[:120])
     if _numbers_end_in(answer, after):
         beside = _OTHER_WAY.sub(" ", beside)
     if _COULD_DIFFER.search(beside):

@@ -15,8 +15,8 @@ class Node:
     """A kind, its own text, and its parts.
 
     Kinds of values: number, letter, constant, sum, product, quotient, power, negative, pm, mixed, factorial,
-    percent, call (a known function), apply (another one), root, abs, floor, ceil, binom, based, quantity, measure
-    (a quantity whose unit may also be a variable: 5 m).
+    percent, scaled, call (a known function), apply (another one), root, abs, floor, ceil, binom, based,
+    quantity, measure (a quantity whose unit may also be a variable: 5 m).
     Of more: list, tuple, half, square, set, angle, relation, modulo, builder, cup, cap, minus, field, empty,
     matrix, row, ratio, word.
     """

@@ -1,4 +1,4 @@
-"""Sets of real numbers: intervals, unions, conditions on one letter, as sympy sets. In killable processes only."""
+"""Sets of real numbers: intervals, unions, conditions on one letter. In killable processes only: sympy."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _refuse() -> Solutions:
 
 
 def _combined(kind: str, sets: Sequence[Any]) -> Any:
-    """A union, an intersection or a difference in which no end point is lost: x<5 or x<3 says one too many."""
+    """A union, an intersection or a difference in which no end point is lost, unlike in x<5 or x<3."""
     import sympy
 
     make = {"cup": sympy.Union, "cap": sympy.Intersection, "minus": sympy.Complement}[kind]

@@ -19,7 +19,7 @@ def split_name(node: Node) -> tuple[Node, Node] | None:
     A chain without a name, ``6 · 7 = 42``, has its value alone. None where it is no such equation.
     """
     if node.kind == "relation" and node.text == "∈" and _is_name(node.parts[0]):
-        return node.parts
+        return node.parts[0], node.parts[1]
     if node.kind != "relation" or set(node.text.split(" ")) != {"="}:
         return None
     names = [part for part in node.parts if _is_name(part)]

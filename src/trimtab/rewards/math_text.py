@@ -23,17 +23,22 @@ _LOOKALIKES = str.maketrans(
 )
 _SPELLINGS = (
     ("\\%", "%"), ("\u2212", "-"), ("\u2010", "-"), ("\u2011", "-"), ("\uff0c", ","), ("\u00d7", "\\times "),
-    ("^{\\prime}", "'"), ("^{\\prime\\prime}", "''"), ("^{\\prime \\prime}", "''"), ("^\\prime", "'"), ("^\\circ", "°"), ("^{\\circ}", "°"), ("^\\degree", "°"), ("\u00bd", "\\frac{1}{2}"),
+    ("^{\\prime}", "'"), ("^{\\prime\\prime}", "''"), ("^{\\prime \\prime}", "''"), ("^\\prime", "'"),
+    ("^\\circ", "°"), ("^{\\circ}", "°"), ("^\\degree", "°"), ("\u00bd", "\\frac{1}{2}"),
 )  # fmt: skip
 # A dash is a minus sign where no number stands before it: 3–5 is a range.
 _DASH = re.compile(r"(?<![0-9A-Za-z)}\]\s])\s*[\u2012\u2013]|(?<=[A-Za-z)}\]])\s*[\u2012\u2013]")
 # Thousands: 1\\,000 and 16,\\!386 and 1{,}000; a space behind a comma separates, as in (1,\\,250).
 _THIN_SPACE = re.compile(
-    r"(?<=[0-9])(?:,\\!|\\[!,;: ]|\{,\}(?:\\!)?)(?=[0-9]{3}(?![0-9]))|(?<=[0-9,])\\!(?=[0-9:])|(?<=:)\\!(?=[0-9])"
+    r"(?<=[0-9])(?:,\\!|\\[!,;: ]|\{,\}(?:\\!)?)(?=[0-9]{3}(?![0-9]))|(?<=[0-9,])\\!(?=[0-9:])|"
+    r"(?<=:)\\!(?=[0-9])"
 )
 _RAISED = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
 _SUPERSCRIPTS = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
 _PAIR = re.compile(r"(?<!\\)\$((?:[^$\s,;]|\\\$)(?:(?:[^$]|(?<=\\)\$)*?(?:[^$\s,;\\]))?)\$(?![0-9])")
+_HALF_DAY = re.compile(
+    r"(:[0-9]{2})\s*(?:\\text\{\s*([ap])\.?\s?m\.?\s*\}|([ap])\.?\s?m\.?(?![A-Za-z.]))", re.IGNORECASE
+)
 _SHORT_FRACTION = re.compile(r"\\([dt]?frac)\s*(\\pi|[0-9A-Za-z])\s*(\\pi|[0-9A-Za-z])")
 
 
@@ -67,6 +72,7 @@ def tidy(text: str) -> str:
     text = _DASH.sub("-", text)
     text = _THIN_SPACE.sub("", text)
     text = _SUPERSCRIPTS.sub(lambda found: "^{" + found.group().translate(_RAISED) + "}", text)
+    text = _HALF_DAY.sub(lambda found: f"{found[1]} \\text{{{(found[2] or found[3]).lower()}m}}", text)
     text = _SHORT_FRACTION.sub(r"\\\1{\2}{\3}", text)
     return _arabic(text.rstrip(".。").strip())
 

@@ -35,8 +35,9 @@ class Unreadable(Exception):
 class Token:
     """A kind, its text, and whether white space stands before it.
 
-    Kinds: number, letter, word, unit (one letter that may also be a variable: 5 m), function, constant, field, empty, operator, relation, open, close, comma, join
-    (and, or), command, begin, end, cell, newrow, currency, prime, gap.
+    Kinds: number, letter, word, unit (one letter that may also be a variable: 5 m), function, constant,
+    field, empty, operator, relation, open, close, comma, join (and, or), command, begin, end, cell, newrow,
+    currency, prime, bar, gap, other.
     """
 
     kind: str
@@ -48,6 +49,7 @@ _NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]+|\.(?=[/*]))?|\.[0-9]+)")
 _GROUPED = re.compile(
     r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]{1,3}(?: [0-9]{3})+(?! ?[0-9])(?:\.[0-9]+)?"
 )
+_TIGHT_COMMA = re.compile(r",(?! )")
 _SCIENTIFIC = re.compile(r"[eE][+-]?[0-9]{1,3}(?![0-9.A-Za-z^])")
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*(?:\{([0-9]+)\}|([0-9]))")
 _AFTER_UNIT = re.compile(r"\s*(?:$|[/}),^]|\^\s*\{?[23]|[A-Za-z]{2,}|·)")
@@ -116,9 +118,10 @@ class _Scanner:
             return self.add("number", f"{whole or '0'}.{fixed}({period[0] or period[1]})")
         # Inside brackets a comma separates: (1,250) is a pair.
         grouped = _GROUPED.match(self.text, self.at) if self.depth == 0 else None
-        if grouped and (self.text[self.at - 1 : self.at] == "," or (self.text[grouped.end() :].startswith(",") and
-                        not self.text[grouped.end() :].startswith(", "))):  # fmt: skip
-            grouped = None
+        if grouped and (
+            self.text[self.at - 1 : self.at] == "," or _TIGHT_COMMA.match(self.text, grouped.end())
+        ):
+            grouped = None  # 1,250,3 is a list
         found = grouped or _NUMBER.match(self.text, self.at)
         if found is None:
             self.at += 1
@@ -204,7 +207,7 @@ class _Scanner:
             self.add("word", run)
 
     def _is_unit(self, run: str) -> bool:
-        """Whether the run is a unit behind a value. A single letter is one only behind a space: 5 m, but 5m."""
+        """Whether the run is a unit behind a value; a single letter only behind a space: 5 m, but 5m."""
         if run == "per" or run in ("square", "cubic", "sq", "squared", "cubed"):
             return bool(self.found)
         before = self.found[-1] if self.found else None
@@ -234,10 +237,9 @@ class _Scanner:
         plain = word.rstrip(".")
         if word.lower() in ("or", "and") or word in ("或", "或者", "和", "且"):
             self.add("join", {"or": "or", "或": "or", "或者": "or"}.get(word.lower(), "and"))
-        elif plain.lower() in ("percent",):
-            self.add("operator", "%")
-        elif plain.lower() in ("degrees", "degree"):
-            self.add("operator", "degree")
+        elif plain.lower() in ("percent", "degrees", "degree", "mod"):
+            name = plain.lower()
+            self.add("operator", "mod" if name == "mod" else OPERATORS[name])
         elif plain in ("infinity", "infty"):
             self.add("constant", "infty")
         elif plain in FUNCTIONS and len(self.text.split()) > 1:

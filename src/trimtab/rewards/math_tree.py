@@ -125,7 +125,7 @@ class _Reader(ValueReader):
 
     def _unit(self) -> str:
         """The text of a unit: words, powers of them and a slash."""
-        texts = []
+        texts: list[str] = []
         while (token := self.peek()) is not None:
             if token.kind in ("word", "unit"):
                 texts.append((" " if texts and texts[-1][-1:] != "/" else "") + token.text.rstrip("."))

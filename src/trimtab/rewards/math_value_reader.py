@@ -108,7 +108,7 @@ class ValueReader(TokenReader):
             self.is_next("operator", "mod", offset=1) or self.is_next("word", offset=1)
         ):
             return None
-        if token.kind == "command" and token.text == "pmod":
+        if token.kind == "command" and token.text in ("pmod", "mod"):
             return None
         is_whole = node.kind == "number" and node.text.isdigit()
         factor = self.power()

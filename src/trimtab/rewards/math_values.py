@@ -19,7 +19,8 @@ _MAX_FACTORIAL = 2_000
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\(([0-9]+)\)")
 _CALLS = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc", "arcsin": "asin",
-    "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc", "sin^-1": "asin",
+    "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
+    "sin^-1": "asin",
     "cos^-1": "acos", "tan^-1": "atan", "cot^-1": "acot", "sec^-1": "asec", "csc^-1": "acsc", "sinh": "sinh",
     "cosh": "cosh", "tanh": "tanh", "exp": "exp", "max": "Max", "min": "Min", "gcd": "gcd", "lcm": "lcm",
     "abs": "Abs", "mod": "Mod",

@@ -12,13 +12,18 @@ FUNCTIONS = _words(
     "arccot arcsec arccsc"
 )
 GREEK = _words(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu "
+    "xi rho sigma tau "
     "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar "
     "partial"
 )
-GREEK_SIGNS = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ", ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega"], strict=True))  # fmt: skip
+GREEK_SIGNS = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ", ["alpha", "beta", "gamma", "delta", "epsilon",
+    "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon",
+    "phi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi",
+    "Omega"], strict=True))  # fmt: skip
 RELATIONS = {
-    "=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "==": "=", "lt": "<", "gt": ">", "le": "<=",
+    "=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "!=": "!=", "==": "=", "lt": "<", "gt": ">",
+    "le": "<=",
     "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "ne": "!=", "neq": "!=",
     "approx": "≈", "equiv": "≡", "cong": "≅", "sim": "~", "simeq": "≃", "in": "∈", "notin": "∉", "mid": "∣",
     "nmid": "∤", "subset": "⊂", "subseteq": "⊆", "supset": "⊃", "perp": "⊥", "parallel": "∥", "propto": "∝",
@@ -26,21 +31,27 @@ RELATIONS = {
     "∣": "∣", "→": "→", "⊂": "⊂", "⊆": "⊆", "∥": "∥", "⊥": "⊥", "⩽": "<=", "⩾": ">=",
 }  # fmt: skip
 OPERATORS = {
-    "+": "+", "-": "-", "*": "*", "/": "/", "^": "^", "_": "_", "!": "!", "%": "%", ":": ":", "**": "^", "·": "*",
-    "÷": "/", "cdot": "*", "times": "*", "div": "/", "pm": "pm", "mp": "mp", "±": "pm", "∓": "mp", "colon": ":",
+    "+": "+", "-": "-", "*": "*", "/": "/", "^": "^", "_": "_", "!": "!", "%": "%", ":": ":", "**": "^",
+    "·": "*",
+    "÷": "/", "cdot": "*", "times": "*", "div": "/", "pm": "pm", "mp": "mp", "±": "pm", "∓": "mp",
+    "colon": ":",
     "cup": "cup", "cap": "cap", "setminus": "minus", "∪": "cup", "∩": "cap", "backslash": "minus", "ast": "*",
-    "circ": "circ", "degrees": "degree", "degree": "degree", "percent": "%", "bmod": "mod", "dagger": "dagger",
+    "circ": "circ", "degrees": "degree", "degree": "degree", "percent": "%", "bmod": "mod",
+    "dagger": "dagger",
 }  # fmt: skip
-BRACKETS = {"(": "(", "[": "[", "lbrace": "\\{", "lbrack": "[", "langle": "<<", "lfloor": "floor", "lceil": "ceil",
+BRACKETS = {"(": "(", "[": "[", "lbrace": "\\{", "lbrack": "[", "langle": "<<", "lfloor": "floor",
+    "lceil": "ceil",
              "lvert": "|", "lVert": "||"}  # fmt: skip
 CLOSERS = {")": ")", "]": "]", "rbrace": "\\}", "rbrack": "]", "rangle": ">>", "rfloor": "floor",
             "rceil": "ceil", "rvert": "|", "rVert": "||"}  # fmt: skip
 LAYOUT = _words(
-    "left right displaystyle textstyle scriptstyle limits nolimits big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr "
+    "left right displaystyle textstyle scriptstyle limits nolimits big Big bigg Bigg bigl bigr "
+    "Bigl Bigr biggl biggr "
     "middle bigm quad qquad"
 )
 WRAPPERS = _words(
-    "text textbf textit textrm texttt textsf textnormal mathrm mathbf mathit mathsf operatorname mbox rm bf it "
+    "text textbf textit textrm texttt textsf textnormal mathrm mathbf mathit mathsf operatorname "
+    "mbox rm bf it "
     "boldsymbol bm hbox emph"
 )
 ACCENTS = _words("vec hat bar overline tilde widehat widetilde dot ddot overrightarrow underline")
