@@ -25,6 +25,7 @@ from trimtab.rewards.code_cases import (
 from trimtab.rewards.code_exam import Script, make_script
 
 MAX_CASES = 1000
+_MAX_SENTENCE = 500  # characters
 _LISTS = ("test_list", "assert_case", "asserts", "assertions", "assert_list", "unit_tests")
 _NESTED = (
     *("test_cases", "testcases", "tests", "cases", "input_output", "ground_truth"),
@@ -108,7 +109,8 @@ def _read_column(given: Any, name: str, row: str, facts: _Row, *, may_be_empty: 
     try:
         tests = _read(given, facts, 0)
     except RewardError as error:
-        raise RewardError(f"{where}: {str(error).rstrip('.')}.") from None
+        said = " ".join(str(error).split())[:_MAX_SENTENCE].rstrip(".")  # it may quote what the row holds
+        raise RewardError(f"{where}: {said}.") from None
     if len(tests.cases) > MAX_CASES:
         raise RewardError(f"{where} has {len(tests.cases)} tests: {MAX_CASES} are read at most.")
     if not tests.cases and tests.script is None and not may_be_empty:
