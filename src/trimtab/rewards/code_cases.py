@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,15 +18,19 @@ from trimtab.rewards.code_values import EXACT, Near, encode_value
 
 Case = dict[str, Any]
 FUNCTION_KEYS = ("fn", "fn_name", "func_name", "function", "function_name", "method", "method_name")
+_MAX_TOLERANCE = 1e18
 _MAX_TEXT = 10_000  # characters of a call
 _NAME = re.compile(r"[A-Za-z_][\w.()]*")
-ASSERT_KEYS = ("assert", "assertion", "assert_case", "test", "test_code", "code")
+ASSERT_KEYS = ("assert", "assertion", "assert_case", "test", "test_case", "test_code", "code")
 _KIND_KEYS = ("testtype", "test_type", "type", "kind")
 _INPUT_KEYS = ("input", "stdin", "inputs", "args", "arguments")
 _OUTPUT_KEYS = ("output", "expected", "expected_output", "stdout", "outputs", "result", "answer")
 _CALLS = ("function_call", "functional", "function", "call", "call_based", "method", "method_call")
 _TALKS = ("stdin_stdout", "stdin", "stdio", "standard_input", "program", "io")
-_REFUSED = ("checker", "custom_checker", "special_judge", "spj", "interactor", "checker_code")
+CHECKERS = (
+    *("checker", "custom_checker", "generated_checker", "checker_code", "special_judge", "spj"),
+    "interactor",
+)
 _ABSOLUTE = ("tolerance", "atol", "abs_tol", "epsilon", "eps")
 _RELATIVE = ("rtol", "rel_tol")
 
@@ -42,10 +45,10 @@ def read_case(given: Mapping[str, Any], function: str | None = None, entry: str 
         RewardError: what is wrong, without the row.
     """
     said = {key: value for key, value in given.items() if value is not None}
-    refused = next((key for key in _REFUSED if said.get(key) not in (None, "", False)), None)
-    if refused is not None:
-        raise RewardError(f"has a '{refused}', which cannot be run here")
+    refuse_checkers(said)
+    about = said.get("metadata")
     own = function_of(said, (*FUNCTION_KEYS, "entry_point"))
+    own = own or (function_of(about) if isinstance(about, Mapping) else None)
     kind = _kind_of(said)
     near = read_tolerance(said)
     more = {"near": near} if near else {}
@@ -59,6 +62,17 @@ def read_case(given: Mapping[str, Any], function: str | None = None, entry: str 
     return case | (
         {"as_call": _call(spelled, given, name) | more} if name is not None and kind is None else {}
     )
+
+
+def refuse_checkers(said: Mapping[str, Any]) -> None:
+    """Raise where a program of its own decides what is right.
+
+    Raises:
+        RewardError: without the row.
+    """
+    refused = next((key for key in CHECKERS if said.get(key) not in (None, "", False)), None)
+    if refused is not None:
+        raise RewardError(f"has a '{refused}', which cannot be run here")
 
 
 def function_of(said: Mapping[str, Any], keys: Sequence[str] = FUNCTION_KEYS) -> str | None:
@@ -78,8 +92,9 @@ def read_tolerance(said: Mapping[str, Any]) -> Near | None:
         key = next((key for key in keys if said.get(key) is not None), None)
         value = 0.0 if key is None else said[key]
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (is_number and math.isfinite(value) and value >= 0):
-            raise RewardError(f"has {key} = {value!r}, which is no tolerance: write a number from 0")
+        if not (is_number and 0 <= value < _MAX_TOLERANCE):
+            shown = repr(value)[:40] if isinstance(value, (str, float)) else f"a {type(value).__name__}"
+            raise RewardError(f"has {key} = {shown}, which is no tolerance: write a number from 0")
         bounds.append(float(value))
     if not any(bounds):
         return None
@@ -170,7 +185,7 @@ def _lines(value: Any) -> str | None:
     """What is read or printed: a text, a list of lines, or a number that stands for its text."""
     if isinstance(value, str):
         return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _MAX_TOLERANCE:
         return str(value)
     return "\n".join(value) if _are_texts(value) else None
 

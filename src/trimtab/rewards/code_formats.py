@@ -20,10 +20,12 @@ from trimtab.rewards.code_cases import (
     parse_value,
     read_case,
     read_tolerance,
+    refuse_checkers,
 )
 from trimtab.rewards.code_exam import Script, make_script
 
 MAX_CASES = 1000
+_MAX_SENTENCE = 500  # characters
 _LISTS = ("test_list", "assert_case", "asserts", "assertions", "assert_list", "unit_tests")
 _NESTED = (
     *("test_cases", "testcases", "tests", "cases", "input_output", "ground_truth"),
@@ -35,11 +37,20 @@ _SETUPS = ("test_imports", "imports", "import_prefix", "test_setup_code", "setup
 _VISIBLE = (
     *("test_list", "test", "input_output", "verification_info", "public_tests", "public_test_cases"),
     *("test_cases", "testcases", "unit_tests", "asserts", "assertions", "assert_case", "test_code"),
+    *("official_tests", "examples"),
     *("reward_model", "ground_truth"),
 )
 _HIDDEN = ("challenge_test_list", "private_tests", "private_test_cases", "generated_tests")
 _STARTER = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+(\w+)", re.MULTILINE)
 _LANGUAGES = ("python", "python3", "py", "py3")
+# Of a row; its language may also be one that people speak.
+_OTHER_LANGUAGES = frozenset(
+    re.findall(
+        r"\S+",
+        "c cpp c++ cs csharp c# java javascript js typescript ts go golang rust ruby php perl kotlin swift "
+        "scala lua julia haskell bash sh r racket d elixir ocaml dart sql matlab",
+    )
+)
 _ADVICE = (
     'write a list of {"input": …, "output": …}, {"fn": …, "args": […], "expected": …} or "assert f(1) == 2"'
 )
@@ -70,6 +81,13 @@ def read_tests(columns: Mapping[str, Any], column: str, row: str, prompt: str = 
         RewardError: there are none, or some are of no known form; the sentence names the row.
     """
     facts = _facts(columns, prompt)
+    language = columns.get("language", columns.get("programming_language"))
+    try:
+        refuse_checkers(columns)
+        if isinstance(language, str) and language.strip().lower() in _OTHER_LANGUAGES:
+            raise RewardError(f"is for the language '{language}', and only Python is run")
+    except RewardError as error:
+        raise RewardError(f"Reward code: row {row} {error}.") from None
     name = column if _is_there(columns.get(column)) else None
     hidden = [f"hidden_{column}"]
     if name is None:
@@ -91,7 +109,8 @@ def _read_column(given: Any, name: str, row: str, facts: _Row, *, may_be_empty: 
     try:
         tests = _read(given, facts, 0)
     except RewardError as error:
-        raise RewardError(f"{where}: {str(error).rstrip('.')}.") from None
+        said = " ".join(str(error).split())[:_MAX_SENTENCE].rstrip(".")  # it may quote what the row holds
+        raise RewardError(f"{where}: {said}.") from None
     if len(tests.cases) > MAX_CASES:
         raise RewardError(f"{where} has {len(tests.cases)} tests: {MAX_CASES} are read at most.")
     if not tests.cases and tests.script is None and not may_be_empty:
@@ -223,9 +242,10 @@ def _facts(columns: Mapping[str, Any], prompt: str, before: _Row | None = None) 
     setup: list[str] = []
     for key in _SETUPS:
         value = columns.get(key)
-        setup += (
-            [value] if isinstance(value, str) else [text for text in value or () if isinstance(text, str)]
-        )
+        if isinstance(value, (list, tuple)):
+            setup += [text for text in value if isinstance(text, str)]
+        elif isinstance(value, str):
+            setup.append(value)
     setup = [text for text in setup if text.strip()]
     if before is not None:
         function, entry = function or before.function, entry or before.entry

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import Any
 
 from trimtab.errors import RewardError
-from trimtab.rewards.base import abstain_all
+from trimtab.rewards.base import abstain_all, describe
 from trimtab.rewards.code_blocks import defines, extract_code, only_function
 from trimtab.rewards.code_cases import Case
 from trimtab.rewards.code_exam import Examiner, ExamResult, wanted_of
@@ -63,6 +63,10 @@ class CodeReward:
                 found = self._job(sample, known[id(sample.prompt)])
             except RewardError as error:
                 results[row] = RewardResult(None, error=str(error))
+                continue
+            except Exception as error:  # a row may hold anything: it costs no other one its score
+                told = f"reward code: row {sample.prompt.id} cannot be read: {describe(error)}"
+                results[row] = RewardResult(None, error=told)
                 continue
             if found is None:
                 results[row] = RewardResult(0.0, {"visible": 0.0})

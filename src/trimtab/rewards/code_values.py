@@ -121,6 +121,8 @@ def _key(key: Any) -> str | None:
         return key
     if key is None or isinstance(key, bool):
         return {None: "null", True: "true", False: "false"}[key]
+    if isinstance(key, int) and key.bit_length() > _LONG_BITS:
+        return hex(key)
     if isinstance(key, (int, float)):
         return str(key)
     if isinstance(key, (list, tuple)) and not isinstance(key, SetOf):

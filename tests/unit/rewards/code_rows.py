@@ -146,6 +146,15 @@ ROWS: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
         {"tests": [{"input": "1\n2", "output": "3", "testtype": "functional"}]},
         CALLS,
     ),
+    "functional with metadata of its own": (
+        {
+            "tests": [
+                {"input": "1\n2", "output": "3", "testtype": "functional", "metadata": {"func_name": "add"}}
+            ]
+        },
+        METHODS,
+    ),
+    "official tests": ({"official_tests": [{"input": "1 2", "output": "3"}]}, PROGRAMS),
     "stdin": ({"public_test_cases": [{"input": "1 2", "output": "3", "testtype": "stdin"}]}, PROGRAMS),
     "asserts": ({"test_list": ["assert add(1, 2) == 3", "assert add(2, 2) == 4"]}, CALLS),
     "asserts with imports": (

@@ -84,7 +84,7 @@ def reward(request: pytest.FixtureRequest) -> Iterator[CodeReward]:
     """The reward with short limits at both levels; nothing of its sandboxes is left behind."""
     if (reason := why_not(request.param)) is not None:
         pytest.skip(reason)
-    made = code_reward(seconds_per_case=0.5, memory_mib=256, sandbox=request.param)
+    made = code_reward(seconds_per_case=1.0, memory_mib=256, sandbox=request.param)
     yield made
     made._examiner.close()
     made.pool.close()

@@ -81,6 +81,23 @@ def test_what_cannot_be_read_is_told(name: str) -> None:
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"generated_checker": "print(1)"}, "has a 'generated_checker'"),
+        ({"language": "cpp"}, "language 'cpp'"),
+        ({"tests": None}, "has no tests"),
+    ],
+)
+def test_what_a_row_says_of_all_its_tests(columns: dict[str, Any], words: str) -> None:
+    """A checker, or another language; one that people speak is no reason."""
+    good = {"tests": [{"input": "1", "output": "2"}], "language": "en", "checker": None}
+    assert len(read_tests(good, "tests", "7")[0].cases) == 1
+    with pytest.raises(RewardError, match="row 7") as caught:
+        read_tests(good | columns, "tests", "7")
+    assert words in str(caught.value)
+
+
 def test_one_bad_row_abstains_alone(reward: CodeReward) -> None:
     """Its neighbours are scored, also beside tests that fail only when they are run."""
     good = {"tests": ["assert add(1, 2) == 3"]}
