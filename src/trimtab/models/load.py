@@ -205,8 +205,12 @@ def stored_parameters(folder: str | os.PathLike[str]) -> int:
 
     total = 0
     for file in Path(folder).glob("*.safetensors"):
-        with safe_open(file, framework="pt") as tensors:
-            total += sum(prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                total += sum(prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+        except Exception as error:  # its own class, which is none of Python's
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise ModelError(f"{file} cannot be loaded ({reason}): fetch or save the model again") from None
     if total == 0:
         raise ModelError(f"{folder} has no .safetensors file (pickled weights are not read); convert it")
     return total

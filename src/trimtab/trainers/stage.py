@@ -129,8 +129,9 @@ class Stage:
         if results and self.silent_steps >= allowed:
             steps = "the first step" if allowed == 1 else f"{self.silent_steps} steps in a row"
             self.fault = RewardError(
-                f"Stage {self.name} was stopped: no completion got a reward in {steps}: {self.silence}; mend "
-                f"the reward (rl.rewards) or the data that it reads (rl.data), then go on with --resume."
+                f"Stage {self.name} was stopped: the reward abstained, no completion got a reward in "
+                f"{steps}: {self.silence}; mend the reward (rl.rewards) or the data that it reads (rl.data), "
+                f"then go on with --resume."
             )
 
     def tell_memory(self, step: int, news: Sequence[Shrink]) -> None:
