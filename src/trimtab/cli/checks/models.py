@@ -9,6 +9,7 @@ from typing import Any
 from trimtab.cli.checks.line import CheckLine
 from trimtab.config import Recipe
 from trimtab.data import encode_pair, encode_prompt, turn_end
+from trimtab.data.fidelity import is_open, tags_of
 
 PROBE = ({"role": "user", "content": "Hello, 你好?"},)
 ANSWER = "Yes, 好的。"
@@ -38,7 +39,10 @@ def check_tokenizer(path: str, tokenizer: Any, eos_ids: frozenset[int]) -> Itera
         yield CheckLine("fail", "EOS", f"{shown}: padding is also an end", fix)
     else:
         yield CheckLine("pass", "EOS", shown)
-    pair = encode_pair(tokenizer, PROBE, ANSWER)
+    # A generation prompt that opens a reasoning block wants an answer that closes it.
+    opened = tags_of(tokenizer.decode(list(prompt)))[-1:] if is_open(tokenizer.decode(list(prompt))) else []
+    closing = [tag.replace("<", "</", 1).replace("[", "[/", 1) for tag in opened]
+    pair = encode_pair(tokenizer, PROBE, "\n".join([*opened, *closing, ANSWER]))
     trained = [i for i, m in zip(pair.token_ids, pair.completion_mask, strict=True) if m]
     text = tokenizer.decode([i for i in trained if i not in ends])
     if pair.token_ids[: len(prompt)] != prompt or ANSWER not in text:
