@@ -6,6 +6,7 @@ trained after the prompt is what an engine would have had to sample after the ve
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,6 +93,9 @@ def refuse_lost(
                 f"The chat template leaves out the words of a '{message['role']}' turn of {where}: change "
                 "model.chat_template, or the row."
             )
+        if message["role"] != "tool" and str(message.get("name") or "") not in text:
+            # A tool's name is that of its call; who speaks among several would be new to the model.
+            warnings.warn("the chat template does not write the `name` of a turn of the data", stacklevel=2)
         if any(name not in text for name in call_names(message)):
             raise DataError(f"The chat template does not write the `tool_calls` of {where}: {_CHANGE}.")
     tools = messages.variables.get("tools") if isinstance(messages, Conversation) else None

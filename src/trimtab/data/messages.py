@@ -22,6 +22,7 @@ _OTHER_ROLES = {
 }
 _CALL_ROLES = ("function_call", "tool_call")
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value")
+NOT_TEXT = ("image", "images", "audio", "audios", "video", "videos")
 Reply = str | tuple[Message, ...]
 
 
@@ -83,6 +84,11 @@ def _message(item: Any, where: str, place: str) -> Message:
         raise DataError(f"{where}: '{place}' is not an object with `role` and `content`; mend this row.")
     # Null says that a message does not have the key; a template must not see it.
     given = {key: kept for key, kept in item.items() if kept is not None}
+    seen = next((key for key in NOT_TEXT if given.get(key)), None)
+    if seen is not None:
+        raise DataError(
+            f"{where}: '{place}' has '{seen}', which is not text; only text is trained, remove the row."
+        )
     role = _role(given, where, place)
     calls = _tool_calls(given, role, where, place)
     content_key = next((key for key in _CONTENT_KEYS if key in given), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtab.data.columns import variables_of
-from trimtab.data.messages import as_text
+from trimtab.data.messages import NOT_TEXT, as_text
 from trimtab.data.sources import Row
 from trimtab.errors import DataError
 from trimtab.types import Conversation, Message
@@ -19,8 +19,14 @@ def with_system(messages: Sequence[Message], row: Row) -> Conversation:
     The row's ``tools`` and other variables of its chat template go with them.
 
     Raises:
-        DataError: the turns have another system turn already.
+        DataError: the turns have another system turn already, or the row has images or sounds.
     """
+    seen = next((name for name in NOT_TEXT if row.values.get(name)), None)
+    if seen is not None:
+        raise DataError(
+            f"{row.where}: the column '{seen}' would not be seen by the model, for only text is trained; "
+            f'remove the row, or leave the column out with columns = {{ {seen} = "" }}.'
+        )
     given = next((row.values[name] for name in _COLUMNS if isinstance(row.values.get(name), str)), "")
     turns = list(messages)
     if given.strip():

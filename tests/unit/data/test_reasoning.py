@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import pytest
 
@@ -228,6 +229,16 @@ def test_tools_are_in_the_prompt_or_it_is_refused():
     assert list(pair.token_ids[: len(expected)]) == expected
     with pytest.raises(DataError, match=r"does not write the column `tools` of row 7: .*tools = \"\""):
         encode_prompt(build_tokenizer(CHATML), prompt, where="row 7")
+
+
+def test_a_name_that_is_not_written_is_said():
+    """R33: who speaks is lost in most templates, and that is said; a tool's name is its call's."""
+    tokenizer = build_tokenizer(CHATML)
+    with pytest.warns(UserWarning, match="does not write the `name` of a turn"):
+        encode_prompt(tokenizer, [{**USER, "name": "Zoe"}])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encode_prompt(tokenizer, [USER, answer("so"), {"role": "tool", "content": "4", "name": "Zoe"}])
 
 
 def test_a_switch_of_the_template_is_a_column():

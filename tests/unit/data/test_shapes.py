@@ -125,6 +125,8 @@ def test_a_whole_conversation_brings_its_own_context(write):
             load_prompts,
             "a part of the type 'image_url', which is not text",
         ),
+        ({"messages": [{**U, "images": ["u"]}, A]}, load_pairs, "has 'images', which is not text"),
+        ({"prompt": "q", "image": "u.png"}, load_prompts, r'columns = { image = "" }'),
         ({"messages": [{"from": "hooman", "value": "q"}]}, load_pairs, "the role 'hooman'"),
         ({"messages": [S, U, A], "system": "be long"}, load_pairs, r'columns = { system = "" }'),
         ({"prompt": "q", "tools": ["search"]}, load_prompts, r'columns = { tools = "" }'),

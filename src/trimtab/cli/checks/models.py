@@ -9,6 +9,7 @@ from typing import Any
 from trimtab.cli.checks.line import CheckLine
 from trimtab.config import Recipe
 from trimtab.data import encode_pair, encode_prompt, turn_end
+from trimtab.data.fidelity import is_open, tags_of
 
 PROBE = ({"role": "user", "content": "Hello, 你好?"},)
 ANSWER = "Yes, 好的。"
@@ -28,7 +29,11 @@ def first_model(recipe: Recipe) -> str:
 def check_tokenizer(path: str, tokenizer: Any) -> Iterator[CheckLine]:
     """The exactness of a pair's mask: a prompt begins its dialogue, and the answer is what is trained."""
     prompt, ends = encode_prompt(tokenizer, PROBE), turn_end(tokenizer)
-    pair = encode_pair(tokenizer, PROBE, ANSWER)
+    # A generation prompt that opens a reasoning block wants an answer that closes it.
+    text = tokenizer.decode(list(prompt))
+    opened = tags_of(text)[-1:] if is_open(text) else []
+    closing = [tag.replace("<", "</", 1).replace("[", "[/", 1) for tag in opened]
+    pair = encode_pair(tokenizer, PROBE, "\n".join([*opened, *closing, ANSWER]))
     trained = [i for i, m in zip(pair.token_ids, pair.completion_mask, strict=True) if m]
     text = tokenizer.decode([i for i in trained if i not in ends])
     if pair.token_ids[: len(prompt)] != prompt or ANSWER not in text:
