@@ -47,7 +47,7 @@ def _lengthened(limit: int, config: Any) -> list[int]:
     for rope in [value for value in found.values() if isinstance(value, Mapping)] or [found]:
         kind = str(rope.get("rope_type") or rope.get("type") or "default")
         factor, original = rope.get("factor"), _count(rope.get("original_max_position_embeddings"))
-        if isinstance(factor, (int, float)):
+        if kind not in _COUNTED and isinstance(factor, (int, float)):
             lengths.append(int((original or limit) * factor))
     return lengths
 
