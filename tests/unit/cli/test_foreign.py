@@ -104,7 +104,7 @@ def test_our_own_mistakes_stay_bugs() -> None:
     import transformers
 
     def ours() -> None:
-        transformers.LlamaConfig.from_pretrained()
+        transformers.LlamaConfig.from_dict(5)
 
     for call in (ours, lambda: [].x, lambda: {}["key"], lambda: 1 // 0, lambda: int("x")):
         assert foreign_sentence(raised(call)) is None

@@ -255,7 +255,7 @@ def test_context_of_a_family(family: str, settings: dict[str, Any], limit: int |
             {
                 "rope_type": "llama3",
                 "factor": 8.0,
-                "original_max_position_embeddings": 8,
+                "original_max_position_embeddings": 32,
                 "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0,
             },
