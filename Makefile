@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RECIPE ?= recipes/sales/demo.toml
 
-.PHONY: demo test check setup lint types clean
+.PHONY: demo test test-newest check setup lint types clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)")'
@@ -31,5 +31,17 @@ types: setup
 test: lint types  ## ruff, mypy and pytest
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)  # one thread for each of two workers
 
+# The other end of the supported range; the tests that meet transformers.
+NEWEST := .venv-newest
+.venv-newest/.ready: pyproject.toml constraints-newest.txt
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST)/bin/python -m pip install --quiet --constraint constraints-newest.txt "torch==2.13.0"
+	$(NEWEST)/bin/python -m pip install --quiet --constraint constraints-newest.txt --editable ".[dev]"
+	@touch $@
+
+test-newest: .venv-newest/.ready  ## models, rollout and trainers with the newest dependencies
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/pytest -n 2 tests/unit/models tests/unit/rollout tests/unit/trainers $(ARGS)
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+	rm -rf .venv .venv-newest .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

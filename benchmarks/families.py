@@ -168,9 +168,13 @@ def plain_logprobs(model: Any, row: Row, *, with_gradient: bool = False) -> Tens
 def forget_lengths(model: Any) -> None:
     """Nothing that transformers remembers of a row before may count: dynamic tables start anew."""
     for module in model.modules():
-        if hasattr(module, "original_max_seq_len") and hasattr(module, "original_inv_freq"):
-            module.register_buffer("inv_freq", module.original_inv_freq, persistent=False)
-            module.max_seq_len_cached = module.original_max_seq_len
+        first = getattr(module, "original_inv_freq", None)
+        if first is None:
+            continue
+        if first is module.inv_freq or first.data_ptr() == module.inv_freq.data_ptr():
+            module.original_inv_freq = first.clone()  # transformers 5.24 writes over the one in use
+        module.register_buffer("inv_freq", module.original_inv_freq.clone(), persistent=False)
+        module.max_seq_len_cached = module.original_max_seq_len
 
 
 def make_batch(rows: Sequence[Row], side: str = "right") -> TrainBatch:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from trimtab.errors import ModelError
 from trimtab.models.attention import NAME, register, supports_attention
 from trimtab.models.forward import accepted, model_inputs
+from trimtab.models.length_rule import length_rule
 from trimtab.models.quiet import quiet
 
 # Largest root-mean-square difference, relative to the size of what is compared. A wrong mask or position
@@ -90,6 +91,8 @@ def settle_attention(
         if wanted == NAME and supports_attention(model):
             model.set_attn_implementation(NAME)
         return AttentionProof(family, own_name, str(model.config._attn_implementation))
+    if (rule := length_rule(model)) is not None:
+        rule.reset(model)
     probe = _probe(model)
     with _untouched_random_state(model), quiet():
         own = _own_answer(model, probe, prepare)

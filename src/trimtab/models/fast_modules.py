@@ -18,10 +18,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from trimtab.models.attention_proof import TOLERANCE
 from trimtab.models.decode_layer import decode_layer
 from trimtab.models.elementwise import CpuElementwise, Elementwise, elementwise_kernels
 from trimtab.models.kv_rows import BLOCK
-from trimtab.models.packed_forward import TOLERANCE
 from trimtab.models.packed_linear import packed_gate, packed_linear
 
 _TOLERANCE = {torch.bfloat16: 0.02, torch.float32: 1e-5}  # relative to the largest number

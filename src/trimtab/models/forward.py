@@ -173,7 +173,8 @@ def is_right_padded(mask: Tensor) -> bool:
 
 def accepted(model: Any, **options: Any) -> dict[str, Any]:
     """Those of the ``options`` that the forward of ``model`` takes."""
-    names = _parameters(type(getattr(model.forward, "__self__", model)))
+    kind: type = type(getattr(model.forward, "__self__", model))
+    names = _parameters(kind)
     return options if names is None else {name: x for name, x in options.items() if name in names}
 
 

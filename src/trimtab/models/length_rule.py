@@ -48,9 +48,9 @@ class LengthRule:
         return self.key(first) != self.key(last)
 
     def reset(self, model: Any) -> None:
-        """Make ``model`` forget the longest row that it has seen."""
-        if self.growths:
-            for module in model.modules():
+        """Make ``model`` forget the longest row that it has seen; called before every forward."""
+        for module in model.modules():
+            if hasattr(module, "original_max_seq_len") or hasattr(module, "original_inv_freq"):
                 _forget(module)
 
 
@@ -82,13 +82,19 @@ def _context(config: Any) -> int:
 
 
 def _forget(module: Any) -> None:
-    """Put a rotary module of transformers back to the frequencies that it was made with."""
-    original = getattr(module, "original_max_seq_len", None)
-    if original is None:
-        return
-    for name in [name for name, _ in module.named_buffers(recurse=False) if name.endswith("inv_freq")]:
+    """Put a rotary module of transformers back to the frequencies that it was made with.
+
+    They are cut loose first from the ones in use, which transformers 5.24 writes over.
+    """
+    longest = getattr(module, "original_max_seq_len", None)
+    for name, buffer in list(module.named_buffers(recurse=False)):
         prefix = name.removesuffix("inv_freq")
         first = getattr(module, f"{prefix}original_inv_freq", None)
-        if isinstance(first, torch.Tensor) and not prefix.endswith("original_"):
-            module.register_buffer(name, first.to(getattr(module, name).device), persistent=False)
-            setattr(module, f"{prefix}max_seq_len_cached", original)
+        if prefix == name or prefix.endswith("original_") or not isinstance(first, torch.Tensor):
+            continue
+        if first.data_ptr() == buffer.data_ptr():
+            setattr(module, f"{prefix}original_inv_freq", first.clone())
+        elif not torch.equal(first.to(buffer.device), buffer):
+            module.register_buffer(name, first.to(buffer.device).clone(), persistent=False)
+        if longest is not None and hasattr(module, f"{prefix}max_seq_len_cached"):
+            setattr(module, f"{prefix}max_seq_len_cached", longest)

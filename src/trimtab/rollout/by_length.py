@@ -22,6 +22,7 @@ from trimtab.rollout.engine import SamplingParams
 from trimtab.types import Completion
 
 _SCORED_TOGETHER = 8  # rows
+_EQUAL = 1e-4  # nats: it was drawn from the distribution that it is scored by
 
 
 class NumberedEngine(Protocol):
@@ -50,11 +51,7 @@ class LengthEngine:
 
     def __init__(self, model: Any, inner: NumberedEngine, crossing: NumberedEngine, rule: LengthRule) -> None:
         self.model, self.inner, self.crossing, self.rule = model, inner, crossing, rule
-
-    @property
-    def policy_version(self) -> int:
-        """See ``RolloutEngine``."""
-        return self.inner.policy_version
+        self.policy_version = inner.policy_version
 
     def generate(
         self, prompts: Sequence[Sequence[int]], num_generations: int, params: SamplingParams
@@ -63,7 +60,8 @@ class LengthEngine:
         alike: dict[tuple[int, ...], list[int]] = {}
         over: list[int] = []
         for number, prompt in enumerate(prompts):
-            if self.rule.crosses(len(prompt), len(prompt) + params.max_new_tokens):
+            is_over = self.rule.crosses(len(prompt), len(prompt) + params.max_new_tokens)
+            if is_over or self.inner is self.crossing:  # the caches of `generate` are not trusted here
                 over.append(number)
             else:
                 alike.setdefault(self.rule.key(len(prompt)), []).append(number)
@@ -83,7 +81,7 @@ class LengthEngine:
     def load_weights(self, state: Mapping[str, Tensor] | None, policy_version: int) -> None:
         """See ``RolloutEngine``."""
         self.inner.load_weights(state, policy_version)
-        self.crossing.policy_version = policy_version
+        self.crossing.policy_version = self.policy_version = policy_version
 
     def _scored(
         self, prompt: Sequence[int], group: Sequence[Completion], temperature: float
@@ -101,5 +99,8 @@ class LengthEngine:
             for row, completion in zip(rows, some, strict=True):
                 logprobs = tuple(row[len(prompt) : len(prompt) + len(completion.token_ids)].tolist())
                 drawn = completion.sampling_logprobs or completion.logprobs
+                pairs = zip(logprobs, completion.logprobs, strict=True)
+                if all(abs(one - other) <= _EQUAL for one, other in pairs):
+                    drawn = completion.sampling_logprobs
                 scored.append(replace(completion, logprobs=logprobs, sampling_logprobs=drawn))
         return scored

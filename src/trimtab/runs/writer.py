@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TextIO
 
 from trimtab.errors import DataError
 from trimtab.runs.events import EVENT_KINDS, Event, EventKind, to_plain
@@ -98,11 +98,19 @@ class RunWriter:
         if kind in _DURABLE:
             os.fsync(self._file.fileno())
 
-    def _record(self, message: Warning | str, category: type[Warning], filename: str, *more: Any) -> None:
+    def _record(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         """Keep a warning of ours in the events, and show it as before."""
         if "trimtab" in filename and not self._file.closed:
             self.event("run", "warning", 0, {"text": str(message)})
-        self._show(message, category, filename, *more)
+        self._show(message, category, filename, lineno, file, line)
 
     def metrics(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Record the figures of one step, in the events and in every sink. None means not measured.
