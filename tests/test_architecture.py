@@ -9,8 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "trimtab"
 ORDER = [
-    *("errors", "config", "types", "functional", "runs", "monitor", "data", "models", "rewards", "tasks"),
-    *("rollout", "evals", "distributed", "trainers", "pipeline", "api", "dashboard", "cli"),
+    *("errors", "cores", "config", "types", "functional", "runs", "monitor", "data", "models", "rewards"),
+    *("tasks", "rollout", "evals", "distributed", "trainers", "pipeline", "api", "dashboard", "cli"),
 ]
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 400, 80, 6
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "misc", "util", "helper"}

@@ -10,6 +10,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from trimtab.cores import share_cores
+
+share_cores()  # torch must not be loaded before it
+
 __version__ = "0.1.0"
 
 _PUBLIC = {

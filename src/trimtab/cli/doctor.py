@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from trimtab.cli.figures import table
 from trimtab.cli.parser import Parser
+from trimtab.cores import WAITING, usable_cores, visible_cores
 
 PACKAGES = ("trimtab", "torch", "transformers", "safetensors", "pydantic", "pyarrow", "rich", "scipy")
 OPTIONAL = (
@@ -79,8 +80,9 @@ def _sandboxes() -> list[list[str]]:
 def _hardware() -> list[list[str]]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    rows = [["cores", str(cores)], ["torch threads", str(torch.get_num_threads())]]
+    cores, usable = visible_cores(), usable_cores()
+    rows = [["cores", str(cores) if cores == usable else f"{usable} by the container's quota, of {cores}"]]
+    rows += [["torch threads", str(torch.get_num_threads())], ["threads wait", _waiting()]]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
         rows.append(["memory", f"{total:.1f} GiB"])
@@ -89,6 +91,12 @@ def _hardware() -> list[list[str]]:
     for dtype in (torch.float32, torch.bfloat16):
         rows.append([f"matmul {str(dtype).removeprefix('torch.')}", f"{_gflops(dtype):.0f} GFLOP/s"])
     return rows
+
+
+def _waiting() -> str:
+    """How OpenMP's threads wait, by the environment."""
+    found = [f"{name}={os.environ[name]}" for name in WAITING if name in os.environ]
+    return ", ".join(found) or "as the runtime's default says: spinning, which slows a second program"
 
 
 def _gflops(dtype: object, size: int = 768) -> float:

@@ -1,5 +1,7 @@
-"""How long the stages of a recipe will take, from measured speeds. Completions count at their longest, so the
-RL stage and the evaluation take this long at most."""
+"""How long the stages of a recipe will take, from measured speeds and the length of the answers to expect.
+
+Left out: loading and saving models, and rewards: seconds, unless a judge is asked elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -30,30 +32,37 @@ class StageTime:
     seconds: float
 
 
-def estimate_stages(recipe: Recipe, speeds: Speeds, tokenizer: Any) -> list[StageTime]:
-    """Estimate every stage of the recipe, in order.
+def estimate_stages(
+    recipe: Recipe, speeds: Speeds, tokenizer: Any, new_tokens: float | None = None
+) -> list[StageTime]:
+    """Estimate every stage of the recipe, in order; ``new_tokens`` is a completion's mean length, at most
+    ``rl.max_new_tokens`` (None: just that).
 
     Raises:
         DataError: a data file cannot be read.
     """
-    return [estimate_stage(recipe, stage, speeds, tokenizer) for stage in recipe.stages]
+    return [estimate_stage(recipe, stage, speeds, tokenizer, new_tokens) for stage in recipe.stages]
 
 
-def estimate_stage(recipe: Recipe, stage: Stage, speeds: Speeds, tokenizer: Any) -> StageTime:
+def estimate_stage(
+    recipe: Recipe, stage: Stage, speeds: Speeds, tokenizer: Any, new_tokens: float | None = None
+) -> StageTime:
     """Estimate one stage that the recipe has; see ``estimate_stages`` for the errors."""
     if stage == "eval":
-        return StageTime("eval", 0, 0.0, evaluation_seconds(recipe, speeds))
+        return StageTime("eval", 0, 0.0, evaluation_seconds(recipe, speeds, new_tokens))
     steps = num_steps(recipe, stage)
-    estimate = {
-        "sft": sft_seconds,
-        "reward_model": reward_model_seconds,
-        "process_reward": process_reward_seconds,
-        "rl": rl_seconds,
-    }[stage]
-    seconds = estimate(recipe, speeds, tokenizer)
+    if stage == "rl":
+        seconds = rl_seconds(recipe, speeds, tokenizer, new_tokens)
+    else:
+        estimate = {
+            "sft": sft_seconds,
+            "reward_model": reward_model_seconds,
+            "process_reward": process_reward_seconds,
+        }[stage]
+        seconds = estimate(recipe, speeds, tokenizer)
     total = steps * seconds
     if stage == "rl" and recipe.rl is not None and recipe.rl.eval_every and recipe.rl.hidden_data:
-        sampled = recipe.rl.eval_prompts * recipe.rl.max_new_tokens
+        sampled = recipe.rl.eval_prompts * (new_tokens or recipe.rl.max_new_tokens)
         total += steps // recipe.rl.eval_every * sampled / speeds.rollout
     return StageTime(stage, steps, seconds, total)
 
@@ -93,12 +102,13 @@ def process_reward_seconds(recipe: Recipe, speeds: Speeds, tokenizer: Any) -> fl
     return config.batch_size * fmean(lengths) / speeds.train + speeds.optimizer_seconds
 
 
-def rl_seconds(recipe: Recipe, speeds: Speeds, tokenizer: Any) -> float:
+def rl_seconds(recipe: Recipe, speeds: Speeds, tokenizer: Any, new_tokens: float | None = None) -> float:
     """Seconds of one RL step: sampling, reference, as many passes of learning as the recipe makes."""
     rl = recipe.rl
     assert rl is not None
     prompts = prompts_for(rl.data, "train", recipe.seed, SAMPLED_ROWS, rl.columns)[:SAMPLED_ROWS]
-    work = Workload(rl.num_prompts, rl.num_generations, prompt_length(prompts, tokenizer), rl.max_new_tokens)
+    length = new_tokens or rl.max_new_tokens
+    work = Workload(rl.num_prompts, rl.num_generations, prompt_length(prompts, tokenizer), length)
     has_critic = rl.algorithm == "ppo" and rl.ppo.critic == "separate"
     learners = 1 + has_critic
     is_charged = rl.kl.coef > 0 or rl.kl.controller != "fixed"
@@ -117,10 +127,10 @@ def prompt_length(prompts: Sequence[Any], tokenizer: Any) -> float:
     return fmean(len(encode_prompt(tokenizer, prompt.messages)) for prompt in prompts)
 
 
-def evaluation_seconds(recipe: Recipe, speeds: Speeds) -> float:
+def evaluation_seconds(recipe: Recipe, speeds: Speeds, new_tokens: float | None = None) -> float:
     """Seconds of sampling two models on hidden and on training prompts."""
     rl, config = recipe.rl, recipe.eval
     if rl is None or config is None:
         return 0.0
     completions = 2 * 2 * config.num_prompts * config.num_generations
-    return completions * rl.max_new_tokens / speeds.rollout
+    return completions * (new_tokens or rl.max_new_tokens) / speeds.rollout

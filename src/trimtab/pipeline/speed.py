@@ -39,37 +39,30 @@ class Speeds:
     rollout: float
     score: float  # log-probabilities without gradient: the reference
     train: float  # forward and backward
-    optimizer_seconds: float  # of one optimizer step; 0 where it was not made
+    optimizer_seconds: float  # of one optimizer step
     rollout_fraction: float | None = None
     train_fraction: float | None = None
     peak_bytes: int = 0
 
 
-def measure_speeds(
-    recipe: Recipe, model: Any, tokenizer: Any, work: Workload, *, is_quick: bool = False
-) -> Speeds:
+def measure_speeds(recipe: Recipe, model: Any, tokenizer: Any, work: Workload) -> Speeds:
     """Sample ``work`` from ``model`` and learn on it, each once to warm up and once for the figure.
 
-    ``is_quick`` leaves out the optimizer step and the ceilings, so that the weights stay as they are and only
-    gradients need memory. Otherwise the weights move: the model is of no use afterwards.
+    The weights move: the model is of no use afterwards.
     """
-    rl = recipe.rl or _usual_rl()
+    rl = recipe.rl or usual_rl()
     engine = build_engine(model, tokenizer, recipe.rollout)
     prompts = _prompts(model, work)
     params = SamplingParams(max_new_tokens=int(work.new_tokens), min_new_tokens=int(work.new_tokens))
     device = model.device
-    rollout, groups = _timed(lambda: _sample(engine, prompts, work, params), device)
+    rollout, groups = _timed(lambda: sample_groups(engine, prompts, work, params), device)
     add_adapter(model, recipe.model.lora, recipe.seed)
     settings = WorkerSettings(learning_rate=rl.learning_rate, **recipe.train.model_dump())
     learner = policy_learner(model, settings)
-    rows = _rows(groups, int(tokenizer.pad_token_id or 0))
+    rows = rows_of(groups, int(tokenizer.pad_token_id or 0))
     score, _ = _timed(lambda: learner.logprobs(rows), device)
     objective = PolicyObjective.of(rl, rows, rl.kl.coef)
     train, _ = _timed(lambda: learner.forward_backward(rows, objective), device)
-    optimizer = 0.0
-    if is_quick:
-        learner.discard_gradients()
-        return Speeds(work.new / rollout, work.distinct / score, work.distinct / train, optimizer)
     optimizer, _ = _timed(lambda: learner.optimizer_step(rl.learning_rate), device, warm_up=False)
     shape = shape_of(model)
     ceilings = measure_ceilings(shape, [work.rows, TRAIN_ROWS], model.dtype, device)
@@ -92,7 +85,8 @@ def peak_bytes(device: str | torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _usual_rl() -> RLConfig:
+def usual_rl() -> RLConfig:
+    """The settings of an RL stage for a recipe that has none."""
     rl = build_recipe({"rl": {"data": "none", "rewards": ["length"]}}).rl
     assert rl is not None
     return rl
@@ -107,7 +101,7 @@ def _prompts(model: Any, work: Workload) -> list[list[int]]:
     ]
 
 
-def _sample(
+def sample_groups(
     engine: RolloutEngine, prompts: list[list[int]], work: Workload, params: SamplingParams
 ) -> list[RolloutGroup]:
     """Groups with rewards that are all different, so that every row has a gradient."""
@@ -120,7 +114,7 @@ def _sample(
     ]
 
 
-def _rows(groups: list[RolloutGroup], pad_id: int) -> TrainBatch:
+def rows_of(groups: list[RolloutGroup], pad_id: int) -> TrainBatch:
     """A batch whose advantages are not 0 and whose reference is the policy that sampled."""
     batch = make_batch(groups, pad_id)
     mask, rows = batch.rows.completion_mask, batch.rows

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from trimtab.cores import one_thread
 from trimtab.rewards.sandbox.launcher import descendants
 from trimtab.rewards.user_output import UserOutput
 
@@ -41,6 +42,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env=one_thread(os.environ),  # the trainer's threads need the cores
             start_new_session=True,
             bufsize=0,  # so that closing never waits for a writer
         )

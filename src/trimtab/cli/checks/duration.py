@@ -1,4 +1,4 @@
-"""How long the recipe will take: a little sampling and learning is done and timed, a few seconds in all."""
+"""How long the recipe will take: a little sampling and learning is done and timed, a few seconds in all"""
 
 from __future__ import annotations
 
@@ -12,27 +12,35 @@ if TYPE_CHECKING:
     from trimtab.config import Recipe
     from trimtab.pipeline.estimate import StageTime
 
-# Prompts, completions of each, tokens of a prompt, tokens of a completion: small, so speeds are rather low.
-PROBE = (2, 8, 32, 16)
+MOST_SPREAD = 0.5  # repeats that lie further apart than this share of their median say nothing
 
 
 def check_time(recipe: Recipe, model: Any, tokenizer: Any) -> Iterator[CheckLine]:
     """One line with the estimated time of every stage; a stage whose data cannot be read is left out."""
-    from trimtab.models.roofline import Workload
     from trimtab.pipeline.estimate import estimate_stage
-    from trimtab.pipeline.speed import measure_speeds
+    from trimtab.pipeline.trial_speed import try_speeds
 
-    speeds = measure_speeds(recipe, model, tokenizer, Workload(*PROBE), is_quick=True)
-    found: list[StageTime] = []
+    try:
+        trial = try_speeds(recipe, model, tokenizer)
+    except TrimtabError:
+        return  # the line of those data says what is wrong
+    speeds, length = trial.speeds, trial.lengths.mean
+    if trial.spread > MOST_SPREAD:
+        found = f"no estimate: repeats of the same work took {trial.spread:.0%} more or less than one another"
+        yield CheckLine("warn", "time", found, "check again when the machine does nothing else")
+        return
+    times: list[StageTime] = []
     for stage in recipe.stages:
         try:
-            found.append(estimate_stage(recipe, stage, speeds, tokenizer))
+            times.append(estimate_stage(recipe, stage, speeds, tokenizer, length))
         except TrimtabError:
-            continue  # the line of those data says what is wrong
-    shown = ", ".join(stage_text(time) for time in found) or "no stage can be estimated"
-    total = sum(time.seconds for time in found)
+            continue
+    shown = ", ".join(stage_text(time) for time in times) or "no stage can be estimated"
+    total = sum(time.seconds for time in times)
     measured = f"{speeds.rollout:.0f} tokens/s sampled, {speeds.train:.0f} trained in a short try"
-    yield CheckLine("pass", "time", f"about {duration(total)} at most: {shown} ({measured})")
+    if recipe.rl is not None:
+        measured += f"; answers of {length:.0f} tokens"
+    yield CheckLine("pass", "time", f"about {duration(total)}: {shown} ({measured})")
 
 
 def stage_text(time: StageTime) -> str:

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from trimtab.cores import one_thread
 from trimtab.rewards.sandbox import landlock
 from trimtab.rewards.sandbox.leftovers import own_name, scratch_root
 from trimtab.rewards.sandbox.limits import Limits
@@ -35,7 +36,7 @@ def launch_specification(level: str, limits: Limits, cgroups: list[Path]) -> dic
         "filter": seccomp_filter().hex(),
         "loads_filter": True,
         "command": _guest(prefix),
-        "environment": {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"},
+        "environment": one_thread({"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}),
     }
     if level == "bubblewrap":
         shown = prefix
