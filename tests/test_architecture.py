@@ -9,7 +9,19 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "trimtab"
 ORDER = [
-    *("errors", "config", "types", "functional", "runs", "monitor", "data", "models", "rewards", "tasks"),
+    *(
+        "cores",
+        "errors",
+        "config",
+        "types",
+        "functional",
+        "runs",
+        "monitor",
+        "data",
+        "models",
+        "rewards",
+        "tasks",
+    ),
     *("rollout", "evals", "distributed", "trainers", "pipeline", "api", "dashboard", "cli"),
 ]
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 400, 80, 6

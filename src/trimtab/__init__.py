@@ -10,6 +10,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from trimtab.cores import settle_environment
+
+settle_environment()  # before torch is imported, by whichever part of trimtab
+
 __version__ = "0.1.0"
 
 _PUBLIC = {

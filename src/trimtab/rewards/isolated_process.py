@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from trimtab.cores import one_thread
 from trimtab.rewards.sandbox.launcher import descendants
 from trimtab.rewards.user_output import UserOutput
 
@@ -42,6 +43,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            env=one_thread(os.environ),  # the cores are the trainer's
             bufsize=0,  # so that closing never waits for a writer
         )
         assert self.process.stderr is not None
