@@ -55,7 +55,7 @@ def allowed_cores() -> int:
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """Cores that the process may run on, or fewer where the quota of its control group allows fewer; at least 1."""
+    """Cores that the process may run on and that the quota of its control group allows; at least 1."""
     quota = _quota(root)
     allowed = allowed_cores()
     return allowed if quota is None else max(1, min(allowed, ceil(quota)))

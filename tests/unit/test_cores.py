@@ -61,7 +61,7 @@ def test_all_runtimes_wait_briefly() -> None:
 def test_a_quota_bounds_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, files: dict[str, str], cores: int
 ) -> None:
-    """By hand: 1.5 cores are two threads, half a core is one, the group above counts, no quota is all eight."""
+    """1.5 cores are two threads, half a core is one, the group above counts, no quota: all eight."""
     monkeypatch.setattr("trimtab.cores.allowed_cores", lambda: 8)
     assert usable_cores(group(tmp_path, text, files)) == cores
 

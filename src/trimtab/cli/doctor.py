@@ -38,6 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     rows.append(["optional", ", ".join(n for n in OPTIONAL if _version(n) != "not installed") or "none"])
     rows += _hardware()
     rows += _kernels()
+    rows += _choices()
     rows += _sandboxes()
     print(table(["what", "found"], rows, right=False))
     return 0
@@ -59,6 +60,22 @@ def _kernels() -> list[list[str]]:
         ["compiled kernels", ", ".join(name for name, fault in faults.items() if fault is None) or "none"]
     ]
     return rows + [[f"  not {name}", fault] for name, fault in faults.items() if fault is not None]
+
+
+def _choices() -> list[list[str]]:
+    """Which way of computing measured fastest here, so far, and by how much."""
+    from trimtab.models.choice import forced_choice, measured_choices
+
+    if (forced := forced_choice()) is not None:
+        return [["ways of computing", f"{forced} wherever it can be had (TRIMTAB_CHOICE is set)"]]
+    found = measured_choices()
+    if not found:
+        return [["ways of computing", "none measured yet: a model's first sampling measures its shapes"]]
+    rows = [["ways of computing", "measured here, µs of each"]]
+    for question, choice in sorted(found.items()):
+        times = ", ".join(f"{name} {value:.0f}" for name, value in choice.microseconds.items())
+        rows.append([f"  {question}", f"{choice.way} ({times or 'the only one'})"])
+    return rows
 
 
 def _sandboxes() -> list[list[str]]:
