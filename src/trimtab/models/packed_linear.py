@@ -82,10 +82,15 @@ def _way_of(weight: Tensor, rows: int) -> str:
     """How maps of this shape are computed for about ``rows`` rows; see ``choice``."""
     bucket = whole_blocks(rows) if rows <= 4 * BLOCK else 1 << (rows - 1).bit_length()
     among = [OWN] if _kernel() is not None and _fits(weight) else []
-    among += [ONEDNN] if torch.backends.mkldnn.is_available() else []
+    among += [ONEDNN] if has_onednn() else []
     width, size = weight.shape
     ways = partial(_ways, tuple(among), bucket, size, width)
     return choose(f"linear {bucket}x{size}x{width}", ways, (*among, TORCH))
+
+
+def has_onednn() -> bool:
+    """Whether oneDNN multiplies bf16 here: some processors, and ``ONEDNN_MAX_CPU_ISA``, leave it out."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @torch.no_grad()

@@ -44,8 +44,8 @@ def test_it_multiplies(
     linear = _map(size, width, bias=bias)
     x = torch.randn(rows, 1, size).to(torch.bfloat16)
     fast = packed_linear(linear, rows)
-    assert fast is not None
-    found = fast(x)
+    assert (fast is None) == (not kernel and not module_under_test.has_onednn())
+    found = (fast or linear)(x)
     assert found.dtype == torch.bfloat16 and found.shape == (rows, 1, width)
     assert _is_rounded(found, _exact(linear, x))
 
