@@ -10,9 +10,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from trimtab.cores import share_cores
+from trimtab.cores import settle_environment
 
-share_cores()  # torch must not be loaded before it
+settle_environment()  # before torch is imported, by whichever part of trimtab
 
 __version__ = "0.1.0"
 

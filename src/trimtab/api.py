@@ -18,6 +18,7 @@ from trimtab.data import PromptStream
 from trimtab.data import load_prompts as load_prompt_rows
 from trimtab.distributed.build import build_system
 from trimtab.errors import ConfigError, nearest
+from trimtab.models.choice import follow_choices
 from trimtab.models.load import save_model
 from trimtab.monitor import Guard, RLMonitor, build_kl_controller
 from trimtab.rewards.learned import LearnedReward
@@ -102,6 +103,7 @@ class _Trainer:
         self.num_steps = 0
         facts = describe_sandbox(self.rl.rewards)
         run = RunWriter(self.recipe.paths.run, self.recipe.resolved(), facts=facts)
+        follow_choices({}, run.note_choices)
         guard = Guard(config=self.recipe.monitor)
         self.stage = Stage("rl", run, TerminalView(0, "rl", samples=0), guard, self.rl.checkpoint_every)
         self.trained: dict[str, HasState] = {

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from trimtab.cli.figures import table
 from trimtab.cli.parser import Parser
-from trimtab.cores import WAITING, usable_cores, visible_cores
+from trimtab.cores import WAITING, allowed_cores, usable_cores
 
 PACKAGES = ("trimtab", "torch", "transformers", "safetensors", "pydantic", "pyarrow", "rich", "scipy")
 OPTIONAL = (
@@ -39,6 +39,7 @@ def execute(args: argparse.Namespace) -> int:
     rows.append(["optional", ", ".join(n for n in OPTIONAL if _version(n) != "not installed") or "none"])
     rows += _hardware()
     rows += _kernels()
+    rows += _choices()
     rows += _sandboxes()
     print(table(["what", "found"], rows, right=False))
     return 0
@@ -62,6 +63,22 @@ def _kernels() -> list[list[str]]:
     return rows + [[f"  not {name}", fault] for name, fault in faults.items() if fault is not None]
 
 
+def _choices() -> list[list[str]]:
+    """Which way of computing measured fastest here, so far, and by how much."""
+    from trimtab.models.choice import forced_choice, measured_choices
+
+    if (forced := forced_choice()) is not None:
+        return [["ways of computing", f"{forced} wherever it can be had (TRIMTAB_CHOICE is set)"]]
+    found = measured_choices()
+    if not found:
+        return [["ways of computing", "none measured yet: a model's first sampling measures its shapes"]]
+    rows = [["ways of computing", "measured here, µs of each"]]
+    for question, choice in sorted(found.items()):
+        times = ", ".join(f"{name} {value:.0f}" for name, value in choice.microseconds.items())
+        rows.append([f"  {question}", f"{choice.way} ({times or 'the only one'})"])
+    return rows
+
+
 def _sandboxes() -> list[list[str]]:
     """What code rewards get, and every level with its self-test."""
     from trimtab.rewards.sandbox.levels import describe_choice, describe_levels
@@ -80,7 +97,7 @@ def _sandboxes() -> list[list[str]]:
 def _hardware() -> list[list[str]]:
     import torch
 
-    cores, usable = visible_cores(), usable_cores()
+    cores, usable = allowed_cores(), usable_cores()
     rows = [["cores", str(cores) if cores == usable else f"{usable} by the container's quota, of {cores}"]]
     rows += [["torch threads", str(torch.get_num_threads())], ["threads wait", _waiting()]]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:

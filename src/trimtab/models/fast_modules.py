@@ -62,7 +62,7 @@ def _replaced(model: Any, kernels: Elementwise, rows: int | None, *, is_wide: bo
             elif type(module) is nn.Linear:
                 faster = None if rows is None else packed_linear(module, rows, is_wide=module in into_stream)
             else:
-                faster = _replacement(module, kernels, has_norms=has_norms, is_sampling=rows is not None)
+                faster = _replacement(module, kernels, rows, has_norms=has_norms)
             if faster is not None:
                 module.forward = faster
                 changed.append(module)
@@ -80,12 +80,12 @@ def _replaced(model: Any, kernels: Elementwise, rows: int | None, *, is_wide: bo
 
 
 def _replacement(
-    module: nn.Module, kernels: Elementwise, *, has_norms: bool, is_sampling: bool
+    module: nn.Module, kernels: Elementwise, rows: int | None, *, has_norms: bool
 ) -> Callable[..., Tensor] | None:
     if type(module).__name__.endswith("RMSNorm"):
         return _rms_norm(module, kernels) if has_norms else None
     if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
-        return _gated_mlp(module, kernels, is_sampling=is_sampling)
+        return _gated_mlp(module, kernels, rows)
     return None
 
 
@@ -160,26 +160,26 @@ def _rms_norm(module: nn.Module, kernels: Elementwise) -> Callable[[Tensor], Ten
     return forward if _is_equal(module, forward, weight) else None
 
 
-def _gated_mlp(module: Any, kernels: Elementwise, *, is_sampling: bool) -> Callable[[Tensor], Tensor] | None:
+def _gated_mlp(module: Any, kernels: Elementwise, rows: int | None) -> Callable[[Tensor], Tensor] | None:
     if getattr(module.gate_proj, "out_features", 1) % BLOCK:
         return None
-    gated = packed_gate(module.gate_proj, module.up_proj) if is_sampling else None
+    gated = packed_gate(module.gate_proj, module.up_proj, rows) if rows is not None else None
 
     def forward(x: Tensor) -> Tensor:
         if gated is not None:
             return module.down_proj(gated(x))
         return module.down_proj(kernels.silu_multiply(module.gate_proj(x), module.up_proj(x)))
 
-    return forward if _is_equal(module, forward, module.gate_proj.weight, is_sampling) else None
+    return forward if _is_equal(module, forward, module.gate_proj.weight, gated is not None) else None
 
 
 def _is_equal(
-    module: nn.Module, faster: Callable[[Tensor], Tensor], weight: Tensor, is_sampling: bool = False
+    module: nn.Module, faster: Callable[[Tensor], Tensor], weight: Tensor, is_packed: bool = False
 ) -> bool:
     """Whether ``faster`` does what the module does, tried once per kind and shape."""
     if weight.dtype not in _TOLERANCE:
         return False
-    kind = (type(module), str(getattr(module, "act_fn", "")), is_sampling)
+    kind = (type(module), str(getattr(module, "act_fn", "")), is_packed)
     key = (*kind, weight.shape, weight.dtype, weight.device.type)
     if key not in _found_equal:
         size = weight.shape[-1]

@@ -1,6 +1,6 @@
 """Linear maps over a packed copy of their weight, for the few rows of a decode step on a CPU.
 
-``kernels/linear.c`` where the processor multiplies bf16, oneDNN's own packing elsewhere.
+``kernels/linear.c``, oneDNN's own packing or plain torch: whichever measures fastest (``choice``).
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trimtab.models.choice import ONEDNN, OWN, TORCH, choose
 from trimtab.models.kernels.build import load_kernel
-from trimtab.models.kv_rows import BLOCK
+from trimtab.models.kv_rows import BLOCK, whole_blocks
 
 _TOLERANCE = 0.01  # of the kernel's test, relative to the largest number: bf16 rounds by 0.004
+_COLD = 2**25  # bytes of weights that are more than a core keeps near
 
 Linear = Callable[[Tensor], Tensor]
+Pack = Callable[[Tensor], Tensor]
+Multiply = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
 
 def packed_linear(module: nn.Linear, rows: int, *, is_wide: bool = False) -> Linear | None:
@@ -34,14 +38,10 @@ def packed_linear(module: nn.Linear, rows: int, *, is_wide: bool = False) -> Lin
         return None
     if bias is not None and bias.dtype != weight.dtype:
         return None
-    multiply: Callable[[Tensor, Tensor | None, Tensor], Tensor]
-    pack: Callable[[Tensor], Tensor]
-    if (library := _kernel()) is not None and _fits(weight):
-        multiply, pack = partial(_linear, library, is_wide), partial(_pack, library)
-    elif torch.backends.mkldnn.is_available():
-        multiply, pack = _onednn_linear, partial(_onednn_pack, rows)
-    else:
+    way = _way_of(weight, rows)
+    if way == TORCH:
         return None
+    pack, multiply = _pair(way, rows, is_wide)
     packed: Tensor | None = None
 
     def forward(x: Tensor) -> Tensor:
@@ -54,13 +54,15 @@ def packed_linear(module: nn.Linear, rows: int, *, is_wide: bool = False) -> Lin
     return forward
 
 
-def packed_gate(gate: nn.Module, up: nn.Module) -> Linear | None:
+def packed_gate(gate: nn.Module, up: nn.Module, rows: int) -> Linear | None:
     """``silu(gate(x)) · up(x)`` in one pass over ``x``, or None where the kernel cannot.
 
     The weights are copied as in ``packed_linear``.
     """
     library = _kernel()
     if library is None or not (_is_plain(gate) and _is_plain(up)) or gate.weight.shape != up.weight.shape:
+        return None
+    if _way_of(gate.weight, rows) != OWN:
         return None
     width, packed = len(gate.weight), list[Tensor]()
 
@@ -74,6 +76,65 @@ def packed_gate(gate: nn.Module, up: nn.Module) -> Linear | None:
         return output
 
     return forward
+
+
+def _way_of(weight: Tensor, rows: int) -> str:
+    """How maps of this shape are computed for about ``rows`` rows; see ``choice``."""
+    bucket = whole_blocks(rows) if rows <= 4 * BLOCK else 1 << (rows - 1).bit_length()
+    among = [OWN] if _kernel() is not None and _fits(weight) else []
+    among += [ONEDNN] if has_onednn() else []
+    width, size = weight.shape
+    ways = partial(_ways, tuple(among), bucket, size, width)
+    return choose(f"linear {bucket}x{size}x{width}", ways, (*among, TORCH))
+
+
+def has_onednn() -> bool:
+    """Whether oneDNN multiplies bf16 here: some processors, and ``ONEDNN_MAX_CPU_ISA``, leave it out."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@torch.no_grad()
+def _ways(among: tuple[str, ...], rows: int, size: int, width: int) -> dict[str, Callable[[], object]]:
+    """One pass over some weights of this shape, in every way that gives a row the same in every batch.
+
+    More weights than one, since those of a model are not in the processor's cache when their turn comes.
+    Packing is not in it: it is a copy, made once for all the steps of a generation.
+    """
+    count = max(1, min(8, _COLD // (2 * size * width)))
+    weight = torch.sin(torch.arange(float(size * width))).to(torch.bfloat16).view(width, size)
+    x = torch.cos(torch.arange(float(rows * size))).to(torch.bfloat16).view(rows, size)
+    ways: dict[str, Callable[[], object]] = {}
+    for way in (*among, TORCH):
+        pack, multiply = _pair(way, rows, False)
+        packed = [pack(weight.clone()) for _ in range(count)]
+        if not ways or _keeps_rows(partial(multiply, packed[0], None), x):
+            ways[way] = partial(_pass, multiply, packed, x)
+    return ways
+
+
+@torch.no_grad()
+def _pass(multiply: Multiply, packed: list[Tensor], x: Tensor) -> None:
+    for weight in packed:
+        multiply(weight, None, x)
+
+
+@torch.no_grad()
+def _keeps_rows(multiply: Linear, x: Tensor) -> bool:
+    """Whether a row comes out the same, bit for bit, whatever stands beside it."""
+    whole = multiply(torch.cat((x, x.flip(0), x)))
+    counts = {1, 2, 7, len(x) // 2 + 1, len(x)}
+    return all(torch.equal(multiply(x[:count]), whole[:count]) for count in counts if count <= len(x))
+
+
+def _pair(way: str, rows: int, is_wide: bool) -> tuple[Pack, Multiply]:
+    """How a weight is packed, and how it is multiplied."""
+    if way == OWN:
+        library = _kernel()
+        assert library is not None
+        return partial(_pack, library), partial(_linear, library, is_wide)
+    if way == ONEDNN:
+        return partial(_onednn_pack, rows), _onednn_linear
+    return lambda weight: weight, lambda weight, bias, x: F.linear(x, weight, bias)
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
@@ -111,7 +172,10 @@ def _onednn_pack(rows: int, weight: Tensor) -> Tensor:
 
 
 def _onednn_linear(packed: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    x, rows = x.to(packed.dtype), len(x)
+    if rows % BLOCK:  # whole tiles: few shapes to build primitives for, and a row does not see the edge
+        x = F.pad(x, (0, 0, 0, -rows % BLOCK))
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")[:rows]
 
 
 @cache

@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from trimtab.cores import one_thread
 from trimtab.rewards.sandbox.launcher import load_filter
 from trimtab.rewards.sandbox.seccomp import seccomp_filter
 
@@ -52,6 +53,7 @@ class _Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=one_thread(os.environ),
             start_new_session=True,
         )
         if self._line(_START_SECONDS) != b"ready\n":

@@ -47,7 +47,7 @@ class WorkerPool:
         Raises:
             RewardError: the reward cannot be built.
         """
-        self._workers = [Worker(self.reward, self.hide) for _ in range(self.num_workers)]
+        self._workers = [Worker(self.reward, self.hide, self.num_workers) for _ in range(self.num_workers)]
         try:
             await asyncio.gather(*(worker.start() for worker in self._workers))
         except BaseException:

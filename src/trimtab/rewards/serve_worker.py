@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from trimtab.cores import share_of_cores
 from trimtab.errors import RewardError, TrimtabError
 
 START_SECONDS = 180.0  # a reward model may have to be loaded
@@ -41,9 +42,12 @@ class WorkerDied(Exception):
 class Worker:
     """The parent's end of one process. ``start`` it, ``ask`` it one thing at a time, ``kill`` it."""
 
-    def __init__(self, reward: ServedReward, hide: tuple[str, ...] = ()) -> None:
-        self.reward, self.hide = reward, hide
+    def __init__(self, reward: ServedReward, hide: tuple[str, ...] = (), num_workers: int = 1) -> None:
+        self.reward, self.hide, self.num_workers = reward, hide, num_workers
         self._process: asyncio.subprocess.Process | None = None
+
+    def _shown(self) -> dict[str, str]:
+        return {key: value for key, value in os.environ.items() if key not in self.hide}
 
     async def start(self) -> None:
         """Start the process and wait until the reward is built.
@@ -55,7 +59,7 @@ class Worker:
             *(sys.executable, "-m", "trimtab.rewards.serve_worker"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={key: value for key, value in os.environ.items() if key not in self.hide},
+            env=share_of_cores(self._shown(), self.num_workers),
             start_new_session=True,  # Ctrl-C is for the server, which then ends its workers
         )
         reward = self.reward

@@ -193,6 +193,15 @@ class RunWriter:
             self.directory.manifest, {**first, "resumed": [*first.get("resumed", []), now]} if first else now
         )
 
+    def note_choices(self, new: Mapping[str, str]) -> None:
+        """Add to the ``choices`` of the manifest: which way of computing the machine was given."""
+        told = read_json(self.directory.manifest)
+        write_json(self.directory.manifest, {**told, "choices": {**told.get("choices", {}), **new}})
+
+    def choices(self) -> dict[str, str]:
+        """The ``choices`` of the manifest."""
+        return dict(read_json(self.directory.manifest).get("choices", {}))
+
     def _drop(self, sink: Sink, stage: str, step: int, error: Exception) -> None:
         self._sinks.remove(sink)
         text = f"{type(sink).__name__} failed and was switched off: {error}"

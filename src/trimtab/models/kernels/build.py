@@ -81,8 +81,8 @@ def _first_error(messages: str) -> str:
 
 def _cached_library(compiler: str, source: Path, flags: list[str]) -> Path:
     texts = [source.read_text(), *(header.read_text() for header in sorted(source.parent.glob("*.h")))]
-    key = "\0".join((*texts, compiler, *flags, _processor())).encode()
-    folder = _cache_directory()
+    key = "\0".join((*texts, compiler, *flags, processor())).encode()
+    folder = cache_directory()
     library = folder / f"{source.stem}-{hashlib.sha256(key).hexdigest()[:24]}.so"
     if library.exists():
         return library
@@ -95,12 +95,19 @@ def _cached_library(compiler: str, source: Path, flags: list[str]) -> Path:
     return library
 
 
-def _cache_directory() -> Path:
+def cache_directory() -> Path:
+    """Where compiled kernels are kept."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "trimtab" / "kernels"
 
 
-def _processor() -> str:
+def source_digest() -> str:
+    """A digest of all kernels' source."""
+    files = [file for end in ("c", "h") for file in sorted(Path(__file__).parent.glob(f"*.{end}"))]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def processor() -> str:
     """What ``-march=native`` depends on: a cache may be shared by machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

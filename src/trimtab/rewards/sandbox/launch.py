@@ -11,13 +11,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from trimtab.cores import one_thread
 from trimtab.rewards.sandbox import landlock
 from trimtab.rewards.sandbox.leftovers import own_name, scratch_root
 from trimtab.rewards.sandbox.limits import Limits
 from trimtab.rewards.sandbox.seccomp import seccomp_filter
 
 NOBODY = (65534, 65534)
+# Libraries in the code start no threads for cores that the trainer has.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _MOUNT_POINTS = (Path("/mnt"), Path("/media"), Path("/srv"), Path("/opt"))
 
 
@@ -36,7 +37,7 @@ def launch_specification(level: str, limits: Limits, cgroups: list[Path]) -> dic
         "filter": seccomp_filter().hex(),
         "loads_filter": True,
         "command": _guest(prefix),
-        "environment": one_thread({"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}),
+        "environment": {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", **_ONE_THREAD},
     }
     if level == "bubblewrap":
         shown = prefix
