@@ -44,7 +44,6 @@ class WorkerProcess:
             stderr=subprocess.PIPE,
             env=one_thread(os.environ),  # the trainer's threads need the cores
             start_new_session=True,
-            env=one_thread(os.environ),  # the cores are the trainer's
             bufsize=0,  # so that closing never waits for a writer
         )
         assert self.process.stderr is not None
