@@ -20,6 +20,7 @@ from trimtab.types import Conversation, Message
 _MARK = "Q7mark7Q"
 _CHANGE = 'give a template that does with model.chat_template = "FILE.jinja"'
 
+
 def render(
     tokenizer: Any,
     messages: Sequence[Message],

@@ -142,7 +142,11 @@ def _unwritable(name: str, tokenizer: Any, rows: Iterable[tuple[str, Sequence[st
 def _preferences(config: RewardModelConfig, subject: Subject, tokenizer: Any) -> Iterator[Finding]:
     rows = load_preferences(config.data, columns=config.columns)
     sides = [
-        (f"{config.data}, row {number} ({name})", row.prompt, reply_text(tokenizer, row.prompt, getattr(row, name)))
+        (
+            f"{config.data}, row {number} ({name})",
+            row.prompt,
+            reply_text(tokenizer, row.prompt, getattr(row, name)),
+        )
         for number, row in enumerate(rows)
         for name in ("chosen", "rejected")
     ]
