@@ -199,10 +199,22 @@ def idle_settings(
         given = overridden if rule.is_for_switching else written
         keys = [key for key in given if rule.matches(key) and key not in spoken]
         spoken |= set(keys)
+        if rule.is_refused:  # a recipe with every default written out contradicts nothing
+            keys = [key for key in keys if key in overridden or not _is_default(recipe, key)]
         if keys:
             verb = "has" if len(keys) == 1 else "have"
             found.append((f"{' and '.join(keys)} {verb} no effect: {rule.because}", rule.is_refused))
     return [*found, *_idle_weights(recipe)]
+
+
+def _is_default(recipe: Recipe, key: str) -> bool:
+    """Whether a dotted key holds what it would hold if nobody had written it."""
+    *parents, name = key.split(".")
+    section: Any = recipe
+    for parent in parents:
+        section = getattr(section, parent, None)
+    fields = getattr(type(section), "model_fields", {})
+    return name in fields and getattr(section, name) == fields[name].get_default(call_default_factory=True)
 
 
 def doubtful_settings(recipe: Recipe) -> list[str]:

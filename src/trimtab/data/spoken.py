@@ -76,6 +76,17 @@ def find_open_block(before: str, answer: str) -> str | None:
     return None
 
 
+def open_tag(before: str) -> str:
+    """The reasoning tag that ``before`` ends with, ``<think>`` or ``[THINK]``; empty where it ends otherwise.
+
+    Example:
+        >>> open_tag("assistant\\n<think>\\n")
+        '<think>'
+    """
+    found = re.search(rf"(<(?:{_BLOCKS})>|\[(?:{_BLOCKS})\])\s*$", before, re.IGNORECASE)
+    return found[1] if found else ""
+
+
 def stretches(tokenizer: Any, token_ids: Sequence[int], mask: Sequence[bool]) -> list[tuple[str, str]]:
     """Every stretch of trained tokens as text, each with the text of the tokens before it, prompt and all."""
     starts = [i for i, m in enumerate(mask) if m and (i == 0 or not mask[i - 1])]

@@ -13,16 +13,26 @@ from typing import Any
 
 from trimtab.config import ProcessRewardConfig, Recipe, RewardModelConfig, Stage
 from trimtab.data import (
+    EncodedPair,
     Pair,
-    encode_pair,
     encode_prompt,
+    encode_row,
     load_pairs,
     load_preferences,
     render,
     reply_text,
     turn_end,
 )
-from trimtab.data.spoken import decoded, find_difference, find_open_block, round_trip, stretches, texts_of
+from trimtab.data.messages import is_trained
+from trimtab.data.spoken import (
+    decoded,
+    find_difference,
+    find_open_block,
+    open_tag,
+    round_trip,
+    stretches,
+    texts_of,
+)
 from trimtab.errors import ModelError, TrimtabError
 from trimtab.models.agreement import Finding, Subject
 from trimtab.pipeline.sources import TASK, held_out_prompts, hidden_source, solutions_for, train_prompts
@@ -66,7 +76,7 @@ def _sft(recipe: Recipe, subject: Subject, tokenizer: Any) -> Iterator[Finding]:
         where = f"{config.data}, row {number}"
         bound = overhead + _bytes([*pair.prompt, *_answer(pair)])
         return Row(
-            where, bound, lambda: encode_pair(tokenizer, pair.prompt, pair.completion, where=where).token_ids
+            where, bound, lambda: _longest(encode_row(tokenizer, pair.prompt, pair.completion, where=where))
         )
 
     if limit is not None and config.max_length > limit:
@@ -77,15 +87,19 @@ def _sft(recipe: Recipe, subject: Subject, tokenizer: Any) -> Iterator[Finding]:
     for number in _sampled(len(pairs)):
         pair, where = pairs[number], f"{config.data}, row {number}"
         try:
-            encoded = encode_pair(tokenizer, pair.prompt, pair.completion, where=where)
+            encoded = encode_row(tokenizer, pair.prompt, pair.completion, where=where)
         except TrimtabError as error:
             yield Finding("fail", "sft.data", str(error))
             return
-        if found := pair_difference(tokenizer, pair, encoded.token_ids, encoded.completion_mask):
+        if found := pair_difference(tokenizer, pair, encoded):
             lost.append((where, found))
     yield _losses("sft.data", lost, min(len(pairs), SAMPLED_ROWS), "what is trained")
     said = ((f"{config.data}, row {n}", texts_of(_answer(pairs[n])[0])) for n in _sampled(len(pairs)))
     yield from _unwritable("sft.data", tokenizer, said)
+
+
+def _longest(sequences: Sequence[EncodedPair]) -> Sequence[int]:
+    return max((sequence.token_ids for sequence in sequences), key=len)
 
 
 def _answer(pair: Pair) -> Sequence[Message]:
@@ -95,22 +109,25 @@ def _answer(pair: Pair) -> Sequence[Message]:
     return pair.completion
 
 
-def pair_difference(tokenizer: Any, pair: Pair, token_ids: Sequence[int], mask: Sequence[bool]) -> str | None:
+def pair_difference(tokenizer: Any, pair: Pair, sequences: Sequence[EncodedPair]) -> str | None:
     """How the tokens of a pair differ from what it says: None where trained tokens hold every answer once
-    and the others hold every other turn."""
+    and the others hold every other turn. A tag that the generation prompt opens counts as the answer's."""
     turns = _answer(pair)
-    answers = _written(
-        tokenizer, [text for turn in turns if turn["role"] == "assistant" for text in texts_of(turn)]
-    )
+    said = [turn for turn in turns if turn["role"] == "assistant" and is_trained(turn)]
+    answers = _written(tokenizer, [text for turn in said for text in texts_of(turn)])
     others = [*pair.prompt, *(turn for turn in turns if turn["role"] != "assistant")]
-    ends = turn_end(tokenizer)
-    found = find_difference(answers, decoded(tokenizer, token_ids, mask, trained=True, without=ends))
-    if found is not None:
+    end = tokenizer.decode(list(turn_end(tokenizer)), skip_special_tokens=False)
+    trained, context = [], []
+    for sequence in sequences:
+        ids, mask = sequence.token_ids, sequence.completion_mask
+        context.append(decoded(tokenizer, ids, mask, trained=False))
+        for before, answer in stretches(tokenizer, ids, mask):
+            if found := find_open_block(before, answer):
+                return found
+            trained.append(open_tag(before) + answer.removesuffix(end))
+    if found := find_difference(answers, "\n".join(trained)):
         return found
-    for before, answer in stretches(tokenizer, token_ids, mask):
-        if found := find_open_block(before, answer):
-            return found
-    return context_difference(tokenizer, others, decoded(tokenizer, token_ids, mask, trained=False))
+    return context_difference(tokenizer, others, "\n".join(context))
 
 
 def context_difference(tokenizer: Any, messages: Sequence[Message], text: str) -> str | None:

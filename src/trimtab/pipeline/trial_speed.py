@@ -48,7 +48,7 @@ class Trial:
 
 
 def try_speeds(recipe: Recipe, model: Any, tokenizer: Any) -> Trial:
-    """Sample and learn a little with the recipe's own shapes. The model's weights move: it is of no use later.
+    """Sample and learn a little with the recipe's own shapes. The weights move: the model is of no use later.
 
     Raises:
         DataError: the prompts or pairs cannot be read.

@@ -39,19 +39,23 @@ class TokenReader:
         self.no_bar = False  # a bar ends what is read, instead of beginning an absolute value
 
     def peek(self, offset: int = 0) -> Token | None:
+        """The token ``offset`` places on; None behind the last."""
         return self.tokens[self.at + offset] if self.at + offset < len(self.tokens) else None
 
     def is_next(self, kind: str, *texts: str, offset: int = 0) -> bool:
+        """Whether a token of this kind (and one of these texts) comes there."""
         token = self.peek(offset)
         return token is not None and token.kind == kind and (not texts or token.text in texts)
 
     def take(self, kind: str, *texts: str) -> Token | None:
+        """Step over the next token if it is such a one, and return it."""
         if not self.is_next(kind, *texts):
             return None
         self.at += 1
         return self.tokens[self.at - 1]
 
     def need(self, kind: str, *texts: str) -> Token:
+        """The same; raises ``Unreadable`` where it is another."""
         token = self.take(kind, *texts)
         if token is None:
             raise Unreadable(f"{kind} {' or '.join(texts)} is missing")

@@ -10,6 +10,7 @@ from trimtab.rewards.math_values import fraction_of, letters_of
 
 
 def is_relation(node: Node) -> bool:
+    """Whether a tree states something instead of naming a value."""
     return node.kind in ("relation", "modulo", "builder")
 
 
@@ -51,6 +52,7 @@ def _is_name(node: Node) -> bool:
 
 
 def is_list(node: Node) -> bool:
+    """Whether a tree holds several values: a list, or one with ±."""
     return node.kind == "list" or any(below.kind == "pm" for below in node.walk())
 
 
@@ -61,11 +63,13 @@ def names_matter(found: Sequence[object]) -> bool:
 
 
 def has_names_alike(names: Sequence[Sequence[tuple[Node, Node] | None]]) -> bool:
+    """Whether two lists of named values use the same names."""
     said = [sorted(repr(one[0]) if one else "" for one in found) for found in names]
     return said[0] == said[1]
 
 
 def items_of(node: Node) -> tuple[Node, ...]:
+    """The values of a list or set, those of inner ones too."""
     if node.kind in ("list", "set"):
         return tuple(item for part in node.parts for item in items_of(part))
     split = split_name(node) if node.kind == "relation" else None

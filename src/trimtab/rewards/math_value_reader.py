@@ -43,6 +43,7 @@ class ValueReader(TokenReader):
     """Values: sums, products, powers and what they are made of."""
 
     def sum(self) -> Node:
+        """Terms with signs between them."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Unreadable("nested too deeply")
@@ -66,6 +67,7 @@ class ValueReader(TokenReader):
         return Node("negative", (node,)) if sign.text == "-" else Node("pm", (node,), sign.text)
 
     def product(self) -> Node:
+        """Factors, written out or side by side, and quotients."""
         node = self.power()
         is_divided = False
         while True:
@@ -136,6 +138,7 @@ class ValueReader(TokenReader):
         raise Unreadable("two numbers side by side")
 
     def power(self) -> Node:
+        """A value with what is raised or set behind it."""
         node = self.primary()
         while True:
             if self.is_next("operator", "^"):
@@ -176,6 +179,7 @@ class ValueReader(TokenReader):
         return node
 
     def primary(self) -> Node:
+        """One number, letter, call or bracket."""
         token = self.peek()
         if token is None:
             raise Unreadable("it ends early")

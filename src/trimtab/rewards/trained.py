@@ -72,32 +72,28 @@ def load_trained(stage: str, path: str, tokenizer: Any, device: str | None = Non
             f"{path} is no {name} (a {kind} classifier): it holds {found}. Train one with the stage {stage}, "
             f"or score with it in a function of your own: rewards = [{_OWN}]."
         )
+    _check_head(path, name)
     if kind == "sequence":
         model = load.load_sequence_classifier(path, num_labels=None, pad_token_id=None, device=device)
     else:
         pad = tokenizer.pad_token_id
         model = load.load_token_classifier(path, num_labels=None, pad_token_id=pad, device=device)
-    _check_head(model, path, name)
-    return model
-
-
-def _check_head(model: Any, path: str, name: str) -> None:
-    """Refuse what would be read wrongly: an encoder, a head that is not stored, more than two labels."""
-    from trimtab.models.load import stored_names
-
-    kind, head = type(model).__name__, getattr(model, "score", None)
-    if not hasattr(head, "weight"):
-        raise ModelError(
-            f"{path} holds a {kind}, which has no score head on a causal trunk, so it cannot be used as a "
-            f"{name} here; score with it in a function of your own: rewards = [{_OWN}]."
-        )
-    if not any(stored.endswith("score.weight") for stored in stored_names(path)):
-        raise ModelError(
-            f"{path} has no score.weight among its tensors, so its {kind} would score by chance: rename the "
-            f"tensor of its head to score.weight, or train a {name}."
-        )
     if model.config.num_labels > 2:
         raise ModelError(
             f"{path} has {model.config.num_labels} labels; a {name} has 1, or 2 (the second is the good "
             f"one). Score with it in a function of your own: rewards = [{_OWN}]."
         )
+    return model
+
+
+def _check_head(path: str, name: str) -> None:
+    """Refuse what would be read wrongly or by chance: an encoder's classifier, a head of another name."""
+    from trimtab.models.load import architectures, stored_names
+
+    if any(stored.endswith("score.weight") for stored in stored_names(path)):
+        return
+    raise ModelError(
+        f"{path} ({', '.join(architectures(path))}) has no tensor score.weight, the score head on a causal "
+        f"trunk, so it cannot be used as a {name} here: rename the tensor if its head has another name, or "
+        f"score with it in a function of your own: rewards = [{_OWN}]."
+    )

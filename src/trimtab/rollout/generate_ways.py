@@ -8,10 +8,10 @@ import torch
 
 from trimtab.errors import ModelError
 from trimtab.models.attention_proof import TOLERANCE
+from trimtab.models.context import context_length
 from trimtab.models.forward import selected_logits
 from trimtab.rollout.engine import SamplingParams
 from trimtab.rollout.generate_engine import GenerateEngine, Ways
-from trimtab.rollout.native import context_length
 
 # From the fastest to the surest. Recurrent families see padding; some caches are not what they should be.
 _WAYS = (Ways(), Ways(pads=False), Ways(pads=False, caches=False))

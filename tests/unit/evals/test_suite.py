@@ -15,7 +15,8 @@ class Tokenizer:
     chat_template = "given"
 
     def apply_chat_template(self, messages, **kwargs):
-        return [ord(char) for char in messages[-1]["content"]]
+        words = messages[-1]["content"]
+        return [ord(char) for char in words] if kwargs.get("tokenize", True) else words
 
 
 class Engine:

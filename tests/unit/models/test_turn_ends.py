@@ -136,7 +136,11 @@ def test_what_is_trained_sampled_and_saved_ends_alike(name: str, tmp_path: Path)
     tokenizer, model = load_tokenizer(folder), load_causal_lm(folder)
     assert turn_end(tokenizer) == (end,)
     assert encode_pair(tokenizer, USER, "yes").token_ids[-1] == end
-    assert encode_for_reward(tokenizer, USER, "yes")[-1] == end
+    talk = [
+        *USER,
+        {"role": "assistant", "content": "yes"},
+    ]  # scored as it is written, end and all that follows
+    assert encode_for_reward(tokenizer, USER, "yes") == tokenizer.apply_chat_template(talk, return_dict=False)
     assert tokenizer.pad_token_id != end
     assert eos_ids(model, tokenizer) == {end, base}
     prompt = encode_prompt(tokenizer, USER)

@@ -96,7 +96,7 @@ def recipe_file(folder: Path, model: str, *tables: str) -> str:
     ("stage", "words"),
     [
         ("sft", "sft.jsonl, row 1 has 94 tokens and exceeds the 64 positions of the model (3 rows do); set "),
-        ("reward_model", "rm.jsonl, row 1 (chosen) has 94 tokens and exceeds the 64 positions"),
+        ("reward_model", "rm.jsonl, row 1 (chosen) has 95 tokens and exceeds the 64 positions"),
         ("process_reward", "prm.jsonl, row 1 has 96 tokens and exceeds the 64 positions"),
         ("rl", "prompt 2 has 49 tokens and with rl.max_new_tokens = 20 exceeds the 64 positions"),
     ],
@@ -144,11 +144,11 @@ def test_a_later_stage_is_looked_at_before_the_first(here: Path, capsys: pytest.
 
 
 def test_a_template_that_loses_words_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """R37, case think-template: the decoded tokens of sampled rows are compared with the rows."""
-    stripping = CHATML.replace("{{ m['content'] }}", "{{ m['content'].split('</think>')[-1] }}")
-    rows = [{"prompt": "1+1?", "completion": "<think>\n1 and 1\n</think>\n\n2"}] * 3
-    write(here / "sft.jsonl", rows)
-    file = recipe_file(here, make_model(here / "m", template=stripping), TABLES["sft"])
+    """R37: what a template leaves out and no encoding can put back is refused, with the row."""
+    deaf = CHATML.replace("messages %}", "messages if m['role'] != 'system' %}")
+    talk = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "1+1?"}]
+    write(here / "sft.jsonl", [{"prompt": talk, "completion": "2"}] * 3)
+    file = recipe_file(here, make_model(here / "m", template=deaf), TABLES["sft"])
     assert main(["check", file]) == 2
     assert "sft.jsonl, row 0" in capsys.readouterr().out
     assert main(["run", file, "--output", "out"]) == 2
@@ -156,10 +156,29 @@ def test_a_template_that_loses_words_is_refused(here: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
+    ("template", "generation"),
+    [
+        (CHATML.replace("{{ m['content'] }}", "{{ m['content'].split('</think>')[-1] }}"), ""),
+        (CHATML.replace("{{ m['content'] }}", "{{ m['content'].split('</think>')[-1] }}"), "<think>\n"),
+        (CHATML, "<think>\n"),
+    ],
+)
+def test_reasoning_that_a_template_strips_or_opens_is_trained(
+    template: str, generation: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """R37, case think-template: trained once, the opening tag by the generation prompt; the check agrees."""
+    template = template.replace("assistant\n{% endif %}", f"assistant\n{generation}{{% endif %}}")
+    rows = [{"prompt": f"{n}+1?", "completion": f"<think>\n{n} and 1\n</think>\n\n{n + 1}"} for n in range(3)]
+    write(here / "sft.jsonl", rows)
+    file = recipe_file(here, make_model(here / "m", template=template), TABLES["sft"])
+    assert main(["check", file, "--sft.max_length", "64"]) == 0
+    assert "pass  sft.data words: 3 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("template", "message"),
     [
         (CHATML, None),
-        (CHATML.replace("messages %}", "messages if m['role'] != 'system' %}"), "'Be' is missing"),
         (CHATML.replace("m['content']", "m['content'] | replace('not', '')"), "'not?' is missing"),
     ],
 )

@@ -144,10 +144,10 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path) -> None:
     config["architectures"] = ["LlamaForSequenceClassification"]
     (tmp_path / "headless" / "config.json").write_text(json.dumps(config))
     for name, words in {
-        "bert": "BertForSequenceClassification, which has no score head",
+        "bert": r"\(BertForSequenceClassification\) has no tensor score.weight",
         "three": "has 3 labels",
         "lm": "holds LlamaForCausalLM",
-        "headless": "has no score.weight",
+        "headless": r"\(LlamaForSequenceClassification\) has no tensor score.weight",
     }.items():
         with pytest.raises(ModelError, match=words):
             LearnedReward(tmp_path / name, device="cpu")

@@ -200,7 +200,7 @@ def test_options(tmp_path: Path) -> None:
     (tmp_path / "rubric.md").write_text("Be kind.")
     assert read_rubric(str(tmp_path / "rubric.md")) == "Be kind."
     assert (read_rubric(""), read_rubric("Short.")) == (RUBRIC, "Short.")
-    with pytest.raises(RewardError, match="no text file"):
+    with pytest.raises(RewardError, match="cannot be read"):
         read_rubric(str(tmp_path / "missing.md"))
     with pytest.raises(RewardError, match="did you mean 'group'"):
         judge_reward("http://h/v1", "m", mode="groups")

@@ -30,7 +30,7 @@ def test_dynamic_sampling_hides_nothing(tmp_path: Path) -> None:
     rl = rl_config("dapo", num_prompts=3, steps=1, overlong={"buffer": 0}, dynamic_sampling={"max_rounds": 8})
     engine, reward = scripted(flat={"0", "2", "3", "6", "7"})
     train(tiny_system(rl, reward, engine=engine), rl, tiny_stage(tmp_path))
-    records = read_rollouts(tmp_path, "rl", 0)
+    records = read_rollouts(tmp_path, "rl", 1)
     trained = [record for record in records if record["is_trained"]]
     left_out = [record for record in records if not record["is_trained"]]
     assert (len(trained), {_digit(r["prompt"]) for r in trained}) == (12, {"1", "4", "5"})
@@ -119,7 +119,7 @@ def test_a_step_with_masked_rows_and_kl_in_the_reward(tmp_path: Path) -> None:
         for parameter in system.reference.model.parameters():
             parameter.mul_(0.5)
     train(system, rl, tiny_stage(tmp_path))
-    ended, cut = (record["advantage"] for record in read_rollouts(tmp_path, "rl", 0))
+    ended, cut = (record["advantage"] for record in read_rollouts(tmp_path, "rl", 1))
     assert cut < 0 < ended
 
 

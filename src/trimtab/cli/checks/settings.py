@@ -8,7 +8,7 @@ from trimtab.cli.checks.line import CheckLine, within
 from trimtab.config import Recipe, RLConfig
 
 LEARNING_RATE = (1e-6, 5e-6)  # R25, for models of a thousand million parameters and more
-LARGE, EXPONENT = 1e9, 0.8  # smaller ones need more: 2e-5 at 135 million, 2e-4 at 4 million
+SMALL, LARGE, EXPONENT = 1e6, 1e9, 0.8  # smaller ones need more: 2e-5 at 135 million, 2e-4 at 4 million
 ADAPTER_FACTOR = 10.0
 KL_COEF = (0.001, 0.1)
 MIN_COMPLETIONS = 16  # fewer per step give an advantage that is mostly noise
@@ -37,7 +37,7 @@ def learning_rates(parameters: int | None, has_adapter: bool = False) -> tuple[f
         >>> low < 2e-5 < high, low < 3e-6
         (True, False)
     """
-    scale = 1.0 if parameters is None else max(1.0, LARGE / max(parameters, 1)) ** EXPONENT
+    scale = 1.0 if parameters is None else max(1.0, LARGE / max(parameters, SMALL)) ** EXPONENT
     scale *= ADAPTER_FACTOR if has_adapter else 1.0
     return LEARNING_RATE[0] * scale, LEARNING_RATE[1] * scale
 
