@@ -17,7 +17,7 @@ from typing import Any
 from trimtab.config import Recipe, Stage
 from trimtab.data import encode_prompt, load_pairs, load_preferences
 from trimtab.errors import ConfigError, DataError, ModelError, TrimtabError, nearest
-from trimtab.models.load import is_sequence_classifier, is_token_classifier, load_tokenizer, stored_parameters
+from trimtab.models.load import load_tokenizer, stored_parameters
 from trimtab.models.paths import resolve_model_path
 from trimtab.models.precision import resolve_device
 from trimtab.monitor.policy import policy_of
@@ -33,6 +33,7 @@ from trimtab.pipeline.sources import (
 )
 from trimtab.pipeline.training import check_batches
 from trimtab.pipeline.trials import check_judge, check_names, check_rewards
+from trimtab.rewards.trained import check_trained, load_scorer_tokenizer
 from trimtab.runs.names import METRICS, find_metric
 from trimtab.runs.sinks import check_trackers
 from trimtab.types import Prompt
@@ -198,18 +199,22 @@ def check_model(path: str, kind: str, recipe: Recipe) -> None:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(". ")
         raise ModelError(f"The model in {folder} cannot be loaded ({line}); name another one.") from None
     stored_parameters(folder)
-    tokenizer = load_tokenizer(path, recipe.model.chat_template if kind == "lm" else None)
+    if kind == "lm":
+        tokenizer = load_tokenizer(path, recipe.model.chat_template)
+    else:
+        check_trained({"reward": "reward_model", "process": "process_reward"}[kind], path)
+        tokenizer = load_scorer_tokenizer(path, _scorer_template(recipe, path))
     encode_prompt(tokenizer, PROBE, where="a plain question")
-    if kind == "reward" and not is_sequence_classifier(path):
-        raise ModelError(
-            f"{path} is a language model, not a reward model: give a sequence classifier, or train one with "
-            "the stage reward_model."
-        )
-    if kind == "process" and not is_token_classifier(path):
-        raise ModelError(
-            f"{path} is no process reward model (a token classifier): train one with the stage "
-            "process_reward."
-        )
+
+
+def _scorer_template(recipe: Recipe, path: str) -> str | None:
+    """The template that a reward model without one gets: its reward's option, else the recipe's."""
+    rl = recipe.rl
+    for spec in [*rl.rewards, *rl.hidden_rewards] if rl else []:
+        if spec.name in _MODEL_REWARDS and str(spec.options.get("path", path)) == path:
+            if template := spec.options.get("chat_template"):
+                return str(template)
+    return recipe.model.chat_template
 
 
 def check_best(recipe: Recipe) -> None:

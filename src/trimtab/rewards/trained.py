@@ -64,15 +64,8 @@ def load_trained(stage: str, path: str, tokenizer: Any, device: str | None = Non
     """
     from trimtab.models import load
 
+    check_trained(stage, path)
     name, kind = _KINDS[stage]
-    is_right = load.is_sequence_classifier if kind == "sequence" else load.is_token_classifier
-    if not is_right(path):
-        found = ", ".join(load.architectures(path)) or "nothing that its config.json names"
-        raise ModelError(
-            f"{path} is no {name} (a {kind} classifier): it holds {found}. Train one with the stage {stage}, "
-            f"or score with it in a function of your own: rewards = [{_OWN}]."
-        )
-    _check_head(path, name)
     if kind == "sequence":
         model = load.load_sequence_classifier(path, num_labels=None, pad_token_id=None, device=device)
     else:
@@ -86,14 +79,26 @@ def load_trained(stage: str, path: str, tokenizer: Any, device: str | None = Non
     return model
 
 
-def _check_head(path: str, name: str) -> None:
-    """Refuse what would be read wrongly or by chance: an encoder's classifier, a head of another name."""
-    from trimtab.models.load import architectures, stored_names
+def check_trained(stage: str, path: str) -> None:
+    """Refuse a directory whose scores cannot be read, from its config and the headers of its weights alone.
 
-    if any(stored.endswith("score.weight") for stored in stored_names(path)):
+    Raises:
+        ModelError: it holds another kind of model, an encoder's classifier, or a head of another name.
+    """
+    from trimtab.models import load
+
+    name, kind = _KINDS[stage]
+    is_right = load.is_sequence_classifier if kind == "sequence" else load.is_token_classifier
+    if not is_right(path):
+        found = ", ".join(load.architectures(path)) or "nothing that its config.json names"
+        raise ModelError(
+            f"{path} is no {name} (a {kind} classifier): it holds {found}. Train one with the stage {stage}, "
+            f"or score with it in a function of your own: rewards = [{_OWN}]."
+        )
+    if any(stored.endswith("score.weight") for stored in load.stored_names(path)):
         return
     raise ModelError(
-        f"{path} ({', '.join(architectures(path))}) has no tensor score.weight, the score head on a causal "
-        f"trunk, so it cannot be used as a {name} here: rename the tensor if its head has another name, or "
-        f"score with it in a function of your own: rewards = [{_OWN}]."
+        f"{path} ({', '.join(load.architectures(path))}) has no tensor score.weight, the score head on a "
+        f"causal trunk, so it cannot be used as a {name} here: rename the tensor if its head has another "
+        f"name, or score with it in a function of your own: rewards = [{_OWN}]."
     )

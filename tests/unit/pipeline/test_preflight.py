@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.models.tiny import PAD, tiny_tokenizer
 from tests.unit.pipeline.tiny_recipe import VARIED, Tree, changed, tiny_tree, write_lines
 
 from trimtab.errors import ConfigError, DataError, ModelError, RewardError, TrimtabError
+from trimtab.models.load import load_sequence_classifier, save_model
 from trimtab.pipeline import run_pipeline
 from trimtab.pipeline.preflight import find_problems, long_ones, models_of
 from trimtab.pipeline.trials import waits_for
@@ -40,7 +42,7 @@ LATE: list[tuple[str, dict[str, Any], type[TrimtabError], str]] = [
     ("rl", {"rewards": ["exact_match"]}, RewardError, "needs the column 'answer'"),
     ("rl", {"hidden_rewards": ["nothing"]}, RewardError, "rl.hidden_rewards: reward 'nothing' is not known"),
     ("rl", {"reference": "none/model"}, ModelError, "none"),
-    ("rl", {"reward_model": "{base}"}, ModelError, "is a language model, not a reward model"),
+    ("rl", {"reward_model": "{base}"}, ModelError, "is no reward model"),
     ("rl", {"model": "{root}"}, ModelError, "it has no config.json"),
     ("eval", {"judge": "sales_qualty"}, ConfigError, r"did you mean 'sales_quality'\?"),
     ("eval", {"judge": "none.py:f"}, RewardError, "There is no file none.py"),
@@ -247,3 +249,22 @@ def test_a_stopped_run_leaves_a_report_with_the_cause(tmp_path: Path) -> None:
     report = (tmp_path / "out" / "run" / "report.md").read_text()
     assert "NO-GO" in report and "stopped in stage rl" in report and "gone" in report
     assert not (tmp_path / "out" / "policy").exists() and not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_reward_models_of_others_are_scored_or_refused_before_the_run(tmp_path: Path) -> None:
+    """R38: padding equal to the end is none of a scorer's business; a missing template may be an option."""
+    tree = tiny_tree(tmp_path)
+    folder = tmp_path / "rm"
+    model = load_sequence_classifier(tree["model"]["path"], pad_token_id=PAD)
+    save_model(model, tiny_tokenizer(), folder)
+    tokenizer = tiny_tokenizer()
+    (tmp_path / "c.jinja").write_text(tokenizer.chat_template)
+    tokenizer.pad_token, tokenizer.chat_template = tokenizer.eos_token, None
+    for file in folder.glob("*.jinja"):
+        file.unlink()
+    tokenizer.save_pretrained(folder)
+    rl = {"reward_model": str(folder), "rewards": ["reward_model"]}
+    (found,) = list(find_problems(changed(tree, rl=rl), ("rl",)))
+    assert "option chat_template" in str(found.error)
+    options = {"name": "reward_model", "options": {"chat_template": str(tmp_path / "c.jinja")}}
+    assert not list(find_problems(changed(tree, rl=rl | {"rewards": [options]}), ("rl",)))
