@@ -211,9 +211,9 @@ def _scorer_template(recipe: Recipe, path: str) -> str | None:
     """The template that a reward model without one gets: its reward's option, else the recipe's."""
     rl = recipe.rl
     for spec in [*rl.rewards, *rl.hidden_rewards] if rl else []:
-        if spec.name in _MODEL_REWARDS and str(spec.options.get("path", path)) == path:
-            if template := spec.options.get("chat_template"):
-                return str(template)
+        is_meant = spec.name in _MODEL_REWARDS and str(spec.options.get("path", path)) == path
+        if is_meant and (template := spec.options.get("chat_template")):
+            return str(template)
     return recipe.model.chat_template
 
 
