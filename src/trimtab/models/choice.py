@@ -132,6 +132,11 @@ def measured_choices() -> dict[str, Choice]:
     return dict(sorted(found.items()))
 
 
+def choices_folder() -> Path:
+    """Where the answers lie; whoever deletes it has everything measured again."""
+    return _folder()
+
+
 def forced_choice() -> str | None:
     """What the environment says is to be used wherever it can; None when it is measured.
 

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes import CDLL, c_int64, c_void_p
 from functools import cache, partial
+from itertools import cycle
 from typing import TypeGuard
 
 import torch
@@ -98,10 +99,10 @@ def has_onednn() -> bool:
 
 @torch.no_grad()
 def _ways(among: tuple[str, ...], rows: int, size: int, width: int) -> dict[str, Way]:
-    """One pass over some weights of this shape, in every way that gives a row the same in every batch.
+    """One map of this shape, in every way that gives a row the same in every batch.
 
-    More weights than one, since those of a model are not in the processor's cache when their turn comes.
-    Packing them is what a way prepares for every generation: weights change from step to step.
+    Several weights take turns, since those of a model are not in the processor's cache when they are needed.
+    Packing one is what a way prepares for every generation: weights change from step to step.
     """
     width = max(BLOCK, min(width, _COLD // (2 * size) // BLOCK * BLOCK)) if width > BLOCK else width
     count = max(1, min(8, _COLD // (2 * size * width)))
@@ -112,8 +113,8 @@ def _ways(among: tuple[str, ...], rows: int, size: int, width: int) -> dict[str,
         pack, multiply = _pair(way, rows, False)
         packed = [pack(weight.clone()) for _ in range(count)]
         if not ways or _keeps_rows(partial(multiply, packed[0], None), x):
-            prepare = None if way == TORCH else partial(_pack_all, pack, weight, count)
-            ways[way] = Way(partial(_pass, multiply, packed, x), prepare)
+            prepare = None if way == TORCH else partial(pack, weight)
+            ways[way] = Way(partial(_next, multiply, cycle(packed), x), prepare)
     return ways
 
 
@@ -124,15 +125,8 @@ def _numbers(count: int) -> Tensor:
 
 
 @torch.no_grad()
-def _pack_all(pack: Pack, weight: Tensor, count: int) -> None:
-    for _ in range(count):
-        pack(weight)
-
-
-@torch.no_grad()
-def _pass(multiply: Multiply, packed: list[Tensor], x: Tensor) -> None:
-    for weight in packed:
-        multiply(weight, None, x)
+def _next(multiply: Multiply, packed: Iterator[Tensor], x: Tensor) -> None:
+    multiply(next(packed), None, x)
 
 
 @torch.no_grad()
