@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,13 @@ from rich.console import Console
 from trimtab.config import Recipe
 from trimtab.data import PromptStream
 from trimtab.distributed.build import System, build_system
+from trimtab.models.choice import chosen, measured_choices
+from trimtab.models.kernels.build import processor_name
 from trimtab.models.roofline import Workload, measure_ceilings, shape_of, synchronize
 from trimtab.monitor import Guard
 from trimtab.rollout.engine import SamplingParams
 from trimtab.runs import RunWriter, TerminalView
+from trimtab.runs.manifest import package_version
 from trimtab.trainers.batching import make_batch
 from trimtab.trainers.grpo import completion_advantages, grpo_step
 from trimtab.trainers.objectives import PolicyObjective
@@ -197,6 +200,21 @@ def group_of(prompt_ids: Sequence[int], rows: Sequence[Sequence[int]], rng: rand
     )
 
 
+def choices() -> dict[str, Any]:
+    """What this process chose, all that was measured on this machine, and which machine it is."""
+    measured = {
+        question: {**asdict(choice), "reason": choice.reason}
+        for question, choice in measured_choices().items()
+    }
+    return {
+        "chosen": chosen(),
+        "measured": measured,
+        "processor": processor_name(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: package_version(name) for name in ("trimtab", "torch", "transformers")},
+    }
+
+
 def build(raw: dict[str, Any]) -> Handler:
     """The arm of a specification."""
     ours = Ours(StepSpec(**raw))
@@ -208,6 +226,8 @@ def build(raw: dict[str, Any]) -> Handler:
             return ours.ceilings(request["rows"], request["seconds"])
         if request["do"] == "replay":
             return ours.replay(request["repeats"])
+        if request["do"] == "choices":
+            return choices()
         return {"peak_bytes": peak_bytes(ours.spec.device)}
 
     return handle

@@ -10,4 +10,4 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Which way is fastest is the machine's business; tests take the own kernels, tests/matrix.py the others.
-os.environ.setdefault("TRIMTAB_CHOICE", "own")
+os.environ.setdefault("TRIMTAB_CHOICES", "own")

@@ -19,7 +19,7 @@ ROWS: dict[str, dict[str, str]] = {
     "plain torch": {"ATEN_CPU_CAPABILITY": "default"},
     "two threads": {"OMP_NUM_THREADS": "2"},
     "no kernels": {"TRIMTAB_NO_KERNELS": "1"},
-    "measured ways": {"TRIMTAB_CHOICE": "measured"},
+    "measured ways": {"TRIMTAB_CHOICES": "measure"},
     "other seeds": {"TRIMTAB_TEST_SEED_SHIFT": "100"},
 }
 

@@ -65,18 +65,18 @@ def _kernels() -> list[list[str]]:
 
 def _choices() -> list[list[str]]:
     """Which way of computing measured fastest here, so far, and by how much."""
-    from trimtab.models.choice import forced_choice, measured_choices
+    from trimtab.models.choice import FORCED, UNTRIED, choices_folder, forced_choice, measured_choices
 
     if (forced := forced_choice()) is not None:
-        return [["ways of computing", f"{forced} wherever it can be had (TRIMTAB_CHOICE is set)"]]
+        return [["ways of computing", f"{forced} wherever it can be had ({FORCED} is set)"]]
     found = measured_choices()
     if not found:
         return [["ways of computing", "none measured yet: a model's first sampling measures its shapes"]]
-    rows = [["ways of computing", "measured here, µs of each"]]
+    rows = [["ways of computing", f"measured here, µs of each; to measure again delete {choices_folder()}"]]
     for question, choice in sorted(found.items()):
         times = ", ".join(f"{name} {value:.0f}" for name, value in choice.microseconds.items())
-        rows.append([f"  {question}", f"{choice.way} ({times or 'the only one'})"])
-    return rows
+        rows.append([f"  {question}", f"{choice.way}: {choice.reason} ({times})"])
+    return rows + [[f"  {name}", f"own, not timed: {why}"] for name, why in UNTRIED.items()]
 
 
 def _sandboxes() -> list[list[str]]:

@@ -118,7 +118,7 @@ def build_system(
     return System(
         policy=policy_learner(model, settings, head),
         reference=Reference(reference, settings),
-        engine=build_engine(model, tokenizer, recipe.rollout),
+        engine=build_engine(model, tokenizer, recipe.rollout, rows=rl.num_prompts * rl.num_generations),
         reward=build_reward(
             rl.rewards,
             reward_model=reward_model_path,

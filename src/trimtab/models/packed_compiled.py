@@ -56,12 +56,19 @@ class CompiledKernel:
 
 def compiled_kernel(plan: PackPlan, query: Tensor) -> CompiledKernel | None:
     """The kernel for the precision and head size of ``query``, or None where it cannot be had."""
-    size = query.shape[-1]
-    if query.dtype not in (torch.bfloat16, torch.float32) or size % BLOCK:
-        return None
-    macros = {"SIZE": size, "IS_BF16": int(query.dtype == torch.bfloat16)}
-    library = load_kernel("packed_attention", macros)
+    library = _library(query.dtype, query.shape[-1])
     return None if library is None else CompiledKernel(plan, library)
+
+
+def can_compile(dtype: torch.dtype, size: int) -> bool:
+    """Whether this machine has the kernel for a precision and a head size."""
+    return _library(dtype, size) is not None
+
+
+def _library(dtype: torch.dtype, size: int) -> CDLL | None:
+    if dtype not in (torch.bfloat16, torch.float32) or size % BLOCK:
+        return None
+    return load_kernel("packed_attention", {"SIZE": size, "IS_BF16": int(dtype == torch.bfloat16)})
 
 
 def _token_major(x: Tensor) -> Tensor:

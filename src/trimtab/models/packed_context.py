@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trimtab.models.attention import ScoreRule, UnsupportedAttentionError
-from trimtab.models.packed_compiled import compiled_kernel
-from trimtab.models.packed_cpu import CpuKernel, Parts
+from trimtab.models.packed_choice import cpu_kernel
+from trimtab.models.packed_cpu import Parts
 from trimtab.models.packed_cuda import CudaKernel
 from trimtab.models.packing import PackPlan
 
@@ -46,7 +46,7 @@ class PackedContext:
         if value.shape != key.shape or query.shape[-1] != key.shape[-1]:
             raise UnsupportedAttentionError("packed attention needs queries, keys and values of one size")
         if query.device.type == "cpu":
-            self._kernel = self._kernel or compiled_kernel(self._plan, query) or CpuKernel(self._plan)
+            self._kernel = self._kernel or cpu_kernel(self._plan, query, key)
         elif query.device.type == "cuda" and query.dtype in (torch.bfloat16, torch.float16):
             self._kernel = self._kernel or CudaKernel(self._plan, query.device)
         else:

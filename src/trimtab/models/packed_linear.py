@@ -5,21 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ctypes import CDLL, c_int64, c_void_p
 from functools import cache, partial
+from itertools import cycle
 from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trimtab.models.choice import ONEDNN, OWN, TORCH, choose
+from trimtab.models.choice import choose
 from trimtab.models.kernels.build import load_kernel
 from trimtab.models.kv_rows import BLOCK, whole_blocks
+from trimtab.models.trials import OWN, PACKED, TORCH, Budget, Way
 
 _TOLERANCE = 0.01  # of the kernel's test, relative to the largest number: bf16 rounds by 0.004
-_COLD = 2**25  # bytes of weights that are more than a core keeps near
+_COLD = 2**25  # bytes of weights that are more than a core keeps near; wider maps are tried on a part
+_MOST_ROWS = 256  # of a trial
 
 Linear = Callable[[Tensor], Tensor]
 Pack = Callable[[Tensor], Tensor]
@@ -38,7 +41,7 @@ def packed_linear(module: nn.Linear, rows: int, *, is_wide: bool = False) -> Lin
         return None
     if bias is not None and bias.dtype != weight.dtype:
         return None
-    way = _way_of(weight, rows)
+    way = linear_way(weight, rows)
     if way == TORCH:
         return None
     pack, multiply = _pair(way, rows, is_wide)
@@ -62,7 +65,7 @@ def packed_gate(gate: nn.Module, up: nn.Module, rows: int) -> Linear | None:
     library = _kernel()
     if library is None or not (_is_plain(gate) and _is_plain(up)) or gate.weight.shape != up.weight.shape:
         return None
-    if _way_of(gate.weight, rows) != OWN:
+    if linear_way(gate.weight, rows) != OWN:
         return None
     width, packed = len(gate.weight), list[Tensor]()
 
@@ -78,52 +81,61 @@ def packed_gate(gate: nn.Module, up: nn.Module, rows: int) -> Linear | None:
     return forward
 
 
-def _way_of(weight: Tensor, rows: int) -> str:
-    """How maps of this shape are computed for about ``rows`` rows; see ``choice``."""
+def linear_way(weight: Tensor, rows: int, budget: Budget | None = None) -> str:
+    """How maps of this bf16 weight's shape are computed for about ``rows`` rows; see ``choice``."""
+    rows = min(rows, _MOST_ROWS)
     bucket = whole_blocks(rows) if rows <= 4 * BLOCK else 1 << (rows - 1).bit_length()
     among = [OWN] if _kernel() is not None and _fits(weight) else []
-    among += [ONEDNN] if has_onednn() else []
+    among += [PACKED] if has_onednn() else []
     width, size = weight.shape
     ways = partial(_ways, tuple(among), bucket, size, width)
-    return choose(f"linear {bucket}x{size}x{width}", ways, (*among, TORCH))
+    return choose(f"linear {bucket}x{size}x{width} bf16", ways, (*among, TORCH), budget)
 
 
 def has_onednn() -> bool:
-    """Whether oneDNN multiplies bf16 here: some processors, and ``ONEDNN_MAX_CPU_ISA``, leave it out."""
+    """Whether oneDNN multiplies bf16 here: some processors, and ``PACKED_MAX_CPU_ISA``, leave it out."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @torch.no_grad()
-def _ways(among: tuple[str, ...], rows: int, size: int, width: int) -> dict[str, Callable[[], object]]:
-    """One pass over some weights of this shape, in every way that gives a row the same in every batch.
+def _ways(among: tuple[str, ...], rows: int, size: int, width: int) -> dict[str, Way]:
+    """One map of this shape, in every way that gives a row the same in every batch.
 
-    More weights than one, since those of a model are not in the processor's cache when their turn comes.
-    Packing is not in it: it is a copy, made once for all the steps of a generation.
+    Several weights take turns, since those of a model are not in the processor's cache when they are needed.
+    Packing one is what a way prepares for every generation: weights change from step to step.
     """
+    width = max(BLOCK, min(width, _COLD // (2 * size) // BLOCK * BLOCK)) if width > BLOCK else width
     count = max(1, min(8, _COLD // (2 * size * width)))
-    weight = torch.sin(torch.arange(float(size * width))).to(torch.bfloat16).view(width, size)
-    x = torch.cos(torch.arange(float(rows * size))).to(torch.bfloat16).view(rows, size)
-    ways: dict[str, Callable[[], object]] = {}
+    weight = _numbers(size * width).view(width, size)
+    x = _numbers(rows * size).view(rows, size)
+    ways: dict[str, Way] = {}
     for way in (*among, TORCH):
         pack, multiply = _pair(way, rows, False)
         packed = [pack(weight.clone()) for _ in range(count)]
         if not ways or _keeps_rows(partial(multiply, packed[0], None), x):
-            ways[way] = partial(_pass, multiply, packed, x)
+            prepare = None if way == TORCH else partial(pack, weight)
+            ways[way] = Way(partial(_next, multiply, cycle(packed), x), prepare)
     return ways
 
 
+def _numbers(count: int) -> Tensor:
+    """As many bf16 numbers; those of a large tensor repeat, which costs less than drawing them."""
+    some = torch.sin(torch.arange(1.0, min(count, 65537) + 1)).to(torch.bfloat16)
+    return some.repeat(-(-count // len(some)))[:count]
+
+
 @torch.no_grad()
-def _pass(multiply: Multiply, packed: list[Tensor], x: Tensor) -> None:
-    for weight in packed:
-        multiply(weight, None, x)
+def _next(multiply: Multiply, packed: Iterator[Tensor], x: Tensor) -> None:
+    multiply(next(packed), None, x)
 
 
 @torch.no_grad()
 def _keeps_rows(multiply: Linear, x: Tensor) -> bool:
-    """Whether a row comes out the same, bit for bit, whatever stands beside it."""
-    whole = multiply(torch.cat((x, x.flip(0), x)))
+    """Whether a row comes out the same, bit for bit, whatever stands beside it; also in a prompt's batch."""
+    whole = multiply(torch.cat((x, x.flip(0), x, x, x)))
     counts = {1, 2, 7, len(x) // 2 + 1, len(x)}
-    return all(torch.equal(multiply(x[:count]), whole[:count]) for count in counts if count <= len(x))
+    is_kept = torch.equal(whole[: len(x)], whole[-len(x) :])
+    return is_kept and all(torch.equal(multiply(x[:count]), whole[:count]) for count in counts)
 
 
 def _pair(way: str, rows: int, is_wide: bool) -> tuple[Pack, Multiply]:
@@ -132,7 +144,7 @@ def _pair(way: str, rows: int, is_wide: bool) -> tuple[Pack, Multiply]:
         library = _kernel()
         assert library is not None
         return partial(_pack, library), partial(_linear, library, is_wide)
-    if way == ONEDNN:
+    if way == PACKED:
         return partial(_onednn_pack, rows), _onednn_linear
     return lambda weight: weight, lambda weight, bias, x: F.linear(x, weight, bias)
 

@@ -16,7 +16,7 @@ from trimtab.distributed.budget import choose_tokens_as
 from trimtab.errors import ConfigError, DivergedError, StoppedError, TrimtabError
 from trimtab.evals.report import write_report
 from trimtab.models.checkpoint import list_checkpoints, remove_checkpoints, seed_everything
-from trimtab.models.choice import follow_choices
+from trimtab.models.choice import following_choices
 from trimtab.models.save import sweep_models
 from trimtab.monitor import Guard
 from trimtab.monitor.watchdog import build_watchdog
@@ -84,15 +84,17 @@ def _run_pipeline(recipe: Recipe, stage: Stage | None, resume: bool, stop: StopR
     keeps_records = resume or stage is not None
     facts = describe_sandbox(recipe.rl.rewards) if recipe.rl is not None else {}
     warned = refuse_disagreement(recipe, names_left)
-    with RunWriter(
-        recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
-    ) as run:
+    with (
+        RunWriter(
+            recipe.paths.run, recipe.resolved(), sinks=_sinks(recipe), resume=keeps_records, facts=facts
+        ) as run,
+        following_choices(run.choices(), run.note_choices),
+    ):
         history = [*_history(recipe, run, resume, progress), *_replaced(run, stage, resume)]
         for text in [*notes, *history]:
             _say(run, text)
         for change in changes:
             _say(run, f"resume: {change}", asdict(change))
-        follow_choices(run.choices(), run.note_choices)
         paths = recipe.paths
         for path in (paths.sft, paths.reward_model, paths.process_reward, paths.policy):
             sweep_models(path)

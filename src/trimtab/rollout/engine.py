@@ -91,11 +91,14 @@ class RolloutEngine(Protocol):
         ...
 
 
-def build_engine(model: Any, tokenizer: Any, config: RolloutConfig | None = None) -> RolloutEngine:
+def build_engine(
+    model: Any, tokenizer: Any, config: RolloutConfig | None = None, *, rows: int | None = None
+) -> RolloutEngine:
     """Make the engine that samples from ``model``, as ``[rollout]`` of a recipe says.
 
     ``native`` takes the fastest cache that gives this model's log-probabilities: a compiled kernel, or plain
-    torch. It becomes ``generate``, with a warning, where the architecture cannot take our attention.
+    torch. How it computes is measured for batches of about ``rows`` rows, here and only once. It becomes
+    ``generate``, with a warning, where the architecture cannot take our attention.
 
     Raises:
         ModelError: ``generate`` gives other logits than the learner, in whatever way it runs.
@@ -109,6 +112,7 @@ def build_engine(model: Any, tokenizer: Any, config: RolloutConfig | None = None
     from trimtab.rollout.memory import Limits
     from trimtab.rollout.native import NativeEngine
     from trimtab.rollout.self_test import choose_cache
+    from trimtab.rollout.settle import TYPICAL_ROWS
 
     config = config or RolloutConfig()
     ends, pad = eos_ids(model, tokenizer), tokenizer.pad_token_id or 0
@@ -124,7 +128,15 @@ def build_engine(model: Any, tokenizer: Any, config: RolloutConfig | None = None
     inner: NumberedEngine = engine
     if cache is not None:
         limits, has_graphs = Limits(config.max_rows, config.kv_memory_gb), config.cuda_graphs and rule is None
-        inner = NativeEngine(model, tokenizer, ends, limits=limits, cache=cache, cuda_graphs=has_graphs)
+        inner = NativeEngine(
+            model,
+            tokenizer,
+            ends,
+            limits=limits,
+            cache=cache,
+            cuda_graphs=has_graphs,
+            rows=rows or TYPICAL_ROWS,
+        )
     elif rule is None:
         engine.ways = choose_ways(engine)
     return inner if rule is None else LengthEngine(model, inner, engine, rule)

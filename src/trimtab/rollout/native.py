@@ -24,6 +24,7 @@ from trimtab.rollout.graphs import GraphedDecode
 from trimtab.rollout.memory import Limits, plan_room
 from trimtab.rollout.running import RunningBatch
 from trimtab.rollout.scheduler import Transcript, Waiting, check_prompts
+from trimtab.rollout.settle import TYPICAL_ROWS, drawing_dtype, settle_choices
 from trimtab.types import Completion
 
 
@@ -56,15 +57,20 @@ class NativeEngine:
         limits: Limits | None = None,
         cache: str = "torch",
         cuda_graphs: bool = True,
+        rows: int = TYPICAL_ROWS,
     ) -> None:
         """``build_engine`` tests first whether the architecture can do this; this constructor trusts it.
 
         ``limits`` bound the running batch; ``cache`` is one of ``CACHES``. With the compiled cache of a CUDA
-        device, decode steps are captured in graphs, and cache and graphs are kept from call to call.
+        device, decode steps are captured in graphs, and cache and graphs are kept from call to call. Ways of
+        computing are chosen for batches of about ``rows`` rows, and serve for every batch: in another one a
+        row must not come out otherwise.
         """
         self.model, self.tokenizer = model, tokenizer
         self.eos_ids, self.cache, self.limits = frozenset(eos_ids), cache, limits or Limits()
-        self.policy_version = 0
+        self.policy_version, self.rows = 0, min(rows, self.limits.max_rows)
+        if cache == "kernel":
+            settle_choices(model, self.rows)
         self._has_graphs = cuda_graphs and cache == "kernel" and model.device.type == "cuda"
         self._kept: _Forward | None = None
 
@@ -88,7 +94,7 @@ class NativeEngine:
             self.eos_ids,
             StopStrings(self.tokenizer, params.stop, self.eos_ids),
         )
-        with sampling_mode(self.model), self._faster(room.rows):
+        with sampling_mode(self.model), self._faster():
             batch = RunningBatch(self._forward(room), transcript, params, self.eos_ids)
             batch.run(prompts, Waiting(len(prompts), num_generations), num_generations, numbers)
         completions = transcript.completions(self.policy_version)
@@ -97,8 +103,8 @@ class NativeEngine:
             for start in range(0, len(completions), num_generations)
         ]
 
-    def _faster(self, rows: int) -> AbstractContextManager[None]:
-        return fast_modules(self.model, rows) if self.cache == "kernel" else nullcontext()
+    def _faster(self) -> AbstractContextManager[None]:
+        return fast_modules(self.model, self.rows) if self.cache == "kernel" else nullcontext()
 
     def _forward(self, room: Room) -> _Forward:
         """The model over a cache with this room; graphs know where theirs lies, so that one is kept."""
@@ -107,7 +113,7 @@ class NativeEngine:
             return self._kept
         self._kept = None  # first, so that its memory is free
         cache = CACHES[self.cache](RowState(room, self.model.device))
-        forward = _Forward(self.model, cache, self.eos_ids if self._has_graphs else None)
+        forward = _Forward(self.model, cache, self.eos_ids if self._has_graphs else None, self.rows)
         self._kept = forward if self._has_graphs else None
         return forward
 
@@ -121,10 +127,12 @@ class NativeEngine:
 class _Forward:
     """The two ways in which the module runs while sampling, over one cache."""
 
-    def __init__(self, model: Any, cache: LayerCache, graphs_end_at: frozenset[int] | None) -> None:
+    def __init__(
+        self, model: Any, cache: LayerCache, graphs_end_at: frozenset[int] | None, rows: int
+    ) -> None:
         """``graphs_end_at``: capture decode steps in graphs, with these end tokens; None: do not."""
         self.model, self.cache = model, cache
-        self.kernel_dtype = None if isinstance(cache, TorchCache) else model.dtype
+        self.kernel_dtype = None if isinstance(cache, TorchCache) else drawing_dtype(model, rows)
         self.decode: Callable[[Tensor], Tensor] = self._decode
         self.bursts: BurstDecoder | None = None
         if graphs_end_at is not None:

@@ -194,7 +194,12 @@ class RunWriter:
         )
 
     def note_choices(self, new: Mapping[str, str]) -> None:
-        """Add to the ``choices`` of the manifest: which way of computing the machine was given."""
+        """Add to the ``choices`` of the manifest: which way of computing the machine was given.
+
+        A run that is closed stays as it is.
+        """
+        if self._file.closed:
+            return
         told = read_json(self.directory.manifest)
         write_json(self.directory.manifest, {**told, "choices": {**told.get("choices", {}), **new}})
 

@@ -35,7 +35,21 @@ def check_kernels() -> Iterator[CheckLine]:
         why = f"none of {', '.join(missing)}: {faults[missing[0]]}"
         yield CheckLine("warn", "compiled kernels", why, "sampling and training are slower without")
     else:
-        yield CheckLine("pass", "compiled kernels", "sampling and training use them")
+        found = "sampling and training use them" + _told_choices()
+        yield CheckLine("pass", "compiled kernels", found)
+
+
+def _told_choices() -> str:
+    """How often each way of computing measured fastest on this machine."""
+    from collections import Counter
+
+    from trimtab.models.choice import FORCED, forced_choice, measured_choices
+
+    if (forced := forced_choice()) is not None:
+        return f"; {FORCED} = {forced}"
+    counts = Counter(choice.way for choice in measured_choices().values())
+    told = ", ".join(f"{way} {count} times" for way, count in counts.most_common())
+    return f"; measured fastest: {told} (`trimtab doctor` shows them)" if told else ""
 
 
 def estimate_memory(recipe: Recipe, num_parameters: int, bytes_each: int) -> float:

@@ -114,3 +114,9 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
+
+
+def processor_name() -> str:
+    """What the processor calls itself."""
+    found = re.search(r"model name\s*:\s*(.+)", processor())
+    return found[1].strip() if found else platform.processor() or platform.machine()
