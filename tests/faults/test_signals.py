@@ -21,7 +21,6 @@ from trimtab.runs.events import Event
 from trimtab.runs.files import write_json
 from trimtab.runs.writer import append_event
 from trimtab.trainers.stage import Stage
-from trimtab.trainers import saving
 
 
 @pytest.fixture(scope="module")

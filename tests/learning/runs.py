@@ -46,7 +46,7 @@ def run(
 ) -> Table:
     """Train from scratch and return the metrics; ``change`` may break the system first."""
     rl = rl_config(algorithm, **{**SETTINGS["ppo" if algorithm == "ppo" else "grpo"], **keys})
-    system = tiny_system(rl)
+    system = tiny_system(rl, seed=SEED_SHIFT)
     change(system)
     train(system, rl, tiny_stage(root), seed=seed + SEED_SHIFT)
     return metrics_table(root, "rl")
