@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks import estimates, side_by_side
 from benchmarks.chart import panels_of
 from benchmarks.gate import compare, is_open, passes
 from benchmarks.healthy_runs import upper_bound
@@ -106,6 +107,58 @@ def test_the_chart_has_a_panel_for_each_part():
     }
     titles = [title for title, _ in panels_of(results)]
     assert titles == ["sampling, forced", "GRPO step, 25 + 8 tokens", "ablations", "scaling"]
+
+
+def test_shares_and_estimates_by_hand():
+    """Issue 14: 0.4 of the speed for each copy, 0.97 alone, an estimate within 1.5, a trial under 10 s."""
+    ours = side_by_side.summary([10.0, 30.0, 12.0], [[4.0, 5.0], [6.0, 7.0], [5.0, 9.0]])
+    assert (ours["alone"], ours["beside"]) == (12.0, [5.0, 7.0])
+    assert ours["shares"] == pytest.approx([5 / 12, 7 / 12])
+    found = {"trimtab": ours, "runtime": {**ours, "alone": 12.3}}
+    assert side_by_side.faults("step", found) == []
+    found["runtime"] = {**ours, "alone": 12.5}
+    assert side_by_side.faults("step", found) == ["step: alone 0.96 of the speed of before"]
+    line = "pass  time: about 3 min: sft 75 s (60 × 1.2 s), rl 2 min (24 × 5.0 s), eval 8.5 s (90 tokens/s)"
+    assert estimates.read_estimate(line) == {"seconds": 180, "stages": {"sft": 75, "rl": 120, "eval": 8.5}}
+    assert estimates.read_estimate("warn  time: no estimate: repeats of the same work") is None
+    good = {"trial_seconds": 9.0, "estimate": {"seconds": 15.0}}
+    assert estimates.faults("r", good, {"seconds": 10.0}) == []
+    assert len(estimates.faults("r", {**good, "trial_seconds": 11.0}, {"seconds": 9.0})) == 2
+    assert estimates.faults("r", {**good, "estimate": None}, {"seconds": 1.0}) == []
+
+
+def test_settings_are_said_to_the_copies(monkeypatch):
+    """B.13: what the caller says of waiting reaches no copy; the runtime's own way is said out loud."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert side_by_side.settings_shown() == {
+        "trimtab": {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"},
+        "runtime": {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"},
+    }
+
+
+@pytest.mark.slow
+def test_side_by_side(tmp_path):
+    """Issue 14: both settings, alone and two at once; figures of a moment say nothing here."""
+    kinds = ["--only", "sampling", "--only", "step"]
+    found = run("side_by_side.py", tmp_path / "s.json", *kinds)
+    assert found["kinds"].keys() == {"sampling", "step"}
+    for kind in found["kinds"].values():
+        for setting in ("trimtab", "runtime"):
+            assert len(kind[setting]["shares"]) == 2 and min(kind[setting]["shares"]) > 0
+    assert {"versions", "machine", "settings"} <= found.keys()
+
+
+@pytest.mark.slow
+def test_estimates(tmp_path):
+    """Issue 14: a check and a run of every stage, of a few steps of the demo."""
+    file = tmp_path / "e.json"
+    command = [sys.executable, "benchmarks/estimates.py", "--quick", "--out", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = json.loads(file.read_text())["recipes"].values()
+    assert found["run"]["stages"].keys() == {"sft", "reward_model", "rl", "eval"}
+    assert found["run"]["seconds"] == pytest.approx(sum(found["run"]["stages"].values()))
+    assert "time: " in found["check"]["line"]
 
 
 @pytest.mark.slow

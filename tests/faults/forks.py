@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import json
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,13 +87,20 @@ def _value(value: Any) -> str:
     return json.dumps(value)
 
 
-def start(recipe: Path, output: Path, words: Sequence[str] = (), fault: str | None = None) -> int:
-    """Fork a ``trimtab run``; return its process id."""
+def start(
+    recipe: Path,
+    output: Path,
+    words: Sequence[str] = (),
+    fault: str | None = None,
+    setup: Callable[[], object] = lambda: None,
+) -> int:
+    """Fork a ``trimtab run``; return its process id. ``setup`` is called in the child first."""
     output.parent.mkdir(parents=True, exist_ok=True)
 
     def body() -> int:
         from trimtab.cli.main import main
 
+        setup()
         _keep_the_end(output / "end")
         faults.arm(fault)
         return main(["run", str(recipe), "--output", str(output), *words])
@@ -101,9 +108,15 @@ def start(recipe: Path, output: Path, words: Sequence[str] = (), fault: str | No
     return fork(body, output.parent / f"{output.name}.log")
 
 
-def run(recipe: Path, output: Path, words: Sequence[str] = (), fault: str | None = None) -> int:
+def run(
+    recipe: Path,
+    output: Path,
+    words: Sequence[str] = (),
+    fault: str | None = None,
+    setup: Callable[[], object] = lambda: None,
+) -> int:
     """Run a ``trimtab run`` to its end; return its exit code."""
-    return wait(start(recipe, output, words, fault))
+    return wait(start(recipe, output, words, fault, setup))
 
 
 def _keep_the_end(directory: Path) -> None:

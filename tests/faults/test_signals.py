@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from tests.faults.forks import Outcome, fork, run, start, wait, write_recipe
 from trimtab.cli import supervise as supervision
 from trimtab.cli.supervise import Child, Place, place_of, supervise, without_restarts
 from trimtab.models.checkpoint import list_checkpoints
+from trimtab.monitor.gaps import Measure
 from trimtab.runs import metrics_table, read_events
 from trimtab.runs.events import Event
 from trimtab.runs.files import write_json
 from trimtab.runs.writer import append_event
-from trimtab.trainers import saving
+from trimtab.trainers.stage import Stage
 
 
 @pytest.fixture(scope="module")
@@ -128,26 +129,29 @@ def test_a_damaged_checkpoint_falls_back_and_says_so(whole: tuple[Path, Outcome]
     assert Outcome.of(out, "grpo").differences(wanted) == []
 
 
-def test_the_best_checkpoint_is_kept(
-    whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("best", [2, 4])  # before the crash, and after it
+def test_the_best_checkpoint_is_kept(best: int, whole: tuple[Path, Outcome], tmp_path: Path) -> None:
     """Issue 5 (4): the one with the highest eval/reward stays beside the newest, also after a resume."""
     recipe, _ = whole
     out = tmp_path / "out"
     words = ["--rl.checkpoint_every", "1", "--rl.eval_every", "1", "--checkpoint.keep", "1"]
     words += ["--checkpoint.keep_last", "false"]
-    # Which step earns most depends on a processor's rounding: here it is said, step 2.
-    real = saving.measured
-
-    def measured(latest: Any, name: str, step: int) -> Any:
-        told = {**latest, name: (step, {2: 0.9}.get(step, 0.1 * step))}
-        return real(told, name, step)
-
-    monkeypatch.setattr(saving, "measured", measured)  # the runs are forked, and inherit it
-    run(recipe, out, words, fault="checkpoint_after_rename@3=kill")
-    assert run(recipe, out, [*words, "--resume"]) == 0
+    run(recipe, out, words, "checkpoint_after_rename@3=kill", lambda: evaluate_best_at(best))
+    assert run(recipe, out, [*words, "--resume"], setup=lambda: evaluate_best_at(best)) == 0
+    assert metrics_table(out / "run", "rl")["eval/reward"] == [0.9 if i == best else 0.5 for i in range(1, 7)]
     names = {path.name for path in list_checkpoints(out / "run" / "checkpoints" / "rl")}
-    assert names == {"step-000002", "step-000005"}
+    assert names == {f"step-{best:06d}", "step-000005"}
+
+
+def evaluate_best_at(best: int) -> None:
+    """Whatever the policy says, the evaluation after step ``best`` gives 0.9, and all others give 0.5."""
+    real = Stage.log_evaluation
+
+    def log_evaluation(self: Stage, step: int, measures: Mapping[str, Measure]) -> None:
+        value = 0.9 if step + 1 == best else 0.5
+        real(self, step, {**measures, "eval/reward": Measure(value, 0.0, 2)})
+
+    Stage.log_evaluation = log_evaluation  # type: ignore[method-assign]
 
 
 class Scripted:

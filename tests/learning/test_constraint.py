@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.learning.runs import LAST, SETTINGS, Table, mean_of
+from tests.learning.runs import LAST, SEED_SHIFT, SETTINGS, Table, mean_of
 from tests.unit.trainers.systems import rl_config, tiny_stage, tiny_system, train
 
 from trimtab.config import ConstraintConfig
@@ -17,8 +17,9 @@ from trimtab.trainers.shaping import RewardShaping
 from trimtab.types import RewardResult, Sample
 
 TARGET = 0.15
-MIN_RISE = 0.05  # of the 0.19 that lie between a random model and seven twos with one four
 PAYS = (1.0, 0.0, 0.5, 0.0)  # by the remainder of a token id divided by four
+# Ids drawn evenly earn 0.375, and seven twos with one four 0.5625. The models of some seeds begin above 0.4.
+WANTED = 0.45
 
 
 class Twos:
@@ -46,16 +47,16 @@ def run(root: Path, seed: int = 1, **constraint: Any) -> Table:
     )
     limit = ConstraintConfig(**{"target": TARGET, "learning_rate": 0.5, **constraint})
     reward = CombinedReward([(Twos(), 1.0), (FewFourths(), 1.0)], constraints={1: limit})
-    train(tiny_system(rl, reward), rl, tiny_stage(root), seed=seed)
+    train(tiny_system(rl, reward, seed=SEED_SHIFT), rl, tiny_stage(root), seed=seed + SEED_SHIFT)
     return metrics_table(root, "rl")
 
 
 def faults(table: Table) -> list[str]:
-    """What is wrong: nothing, when the rate ends under its target and the plain reward rose."""
+    """What is wrong: nothing, when the rate ends under its target and the plain reward rose to ``WANTED``."""
     first, last = (mean_of(table, "reward/part/twos", part) for part in (slice(0, LAST), slice(-LAST, None)))
     rate = mean_of(table, "constraint/few_fourths/rate", slice(-LAST, None))
     print(f"reward {first:.3f} → {last:.3f}, violations {rate:.3f}")
-    found = [] if last > first + MIN_RISE else [f"the reward went from {first:.3f} to {last:.3f}"]
+    found = [] if last > max(first, WANTED) else [f"the reward went from {first:.3f} to {last:.3f}"]
     return found if rate <= TARGET else [*found, f"{rate:.3f} of the completions break the limit"]
 
 

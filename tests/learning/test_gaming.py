@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.learning.runs import SEED_SHIFT
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,6 +20,7 @@ def test_who_notices(reward: str, expected: str, tmp_path: Path) -> None:
     """R20, R21 (must show): `quality_gap` fires and the audit fails for the plain sales reward only."""
     script, figures = "benchmarks/gaming.py", tmp_path / "figures.json"
     command = [sys.executable, script, "--reward", reward, "--expect", expected, "--steps", "14"]
+    command += ["--seed", str(42 + SEED_SHIFT)]
     run = subprocess.run(
         [*command, "--output", str(tmp_path / "out"), "--json", str(figures)],
         cwd=ROOT, capture_output=True, text=True,

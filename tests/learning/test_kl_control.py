@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.learning.runs import Table
+from tests.learning.runs import SEED_SHIFT, Table
 from tests.unit.trainers.systems import rl_config, tiny_stage, tiny_system, train
 from tests.unit.trainers.test_resume import Interrupted, stop_after
 
@@ -33,7 +33,7 @@ def recipe(target: float) -> RLConfig:
 
 
 def table_of(root: Path, rl: RLConfig, seed: int, **settings: Any) -> Table:
-    train(tiny_system(rl), rl, tiny_stage(root, **settings), seed=seed)
+    train(tiny_system(rl, seed=SEED_SHIFT), rl, tiny_stage(root, **settings), seed=seed + SEED_SHIFT)
     return metrics_table(root, "rl")
 
 
@@ -55,7 +55,8 @@ def test_a_resumed_path_is_the_same(tmp_path: Path) -> None:
     whole = table_of(tmp_path / "whole", rl, 1)
     root = tmp_path / "broken"
     with pytest.raises(Interrupted):
-        train(tiny_system(rl), rl, stop_after(tiny_stage(root, checkpoint_every=25), 57), seed=1)
+        stage = stop_after(tiny_stage(root, checkpoint_every=25), 57)
+        train(tiny_system(rl, seed=SEED_SHIFT), rl, stage, seed=1 + SEED_SHIFT)
     found = table_of(root, rl, 1, checkpoint_every=25, is_resumed=True)
     assert found["step"] == list(range(1, STEPS + 1))
     for name in ("kl/ref", "kl/coef", "reward/mean"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.learning.runs import MIN_RISE, SETTINGS, critic_faults, reward_faults, run
+from tests.unit.trainers.systems import FunctionReward
 from torch import Tensor
 
 from trimtab.distributed.build import System
@@ -101,11 +103,24 @@ def test_ppo_with_rewards_of_other_rows_fails(tmp_path: Path, monkeypatch: pytes
     assert reward_faults(run(tmp_path, "ppo"), MIN_RISE["ppo"])
 
 
+def pay_by_turns(system: System) -> None:
+    """A reward that goes up and down whatever is said, so that no group is left out for want of a difference.
+
+    A policy whose weights are far too large says one thing only; then the true reward is the same for all.
+    """
+    turns = itertools.count()
+    system.reward = FunctionReward(lambda sample: next(turns) % 2)
+
+
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 def test_a_learning_rate_of_ten_thousand_times_is_stopped(algorithm: str, tmp_path: Path) -> None:
-    """R14: the run that learns above, at 10⁴ times its rate, ends with DivergedError, exit code 3."""
+    """R14: the settings that learn above, at 10⁴ times their rate, end with DivergedError, exit code 3.
+
+    With a weight decay of 1 an update multiplies every weight by 1 − rate: by −49 and −19. That overflows
+    after a few updates whatever the gradients are, which are a matter of rounding by then.
+    """
     rate = 1e4 * SETTINGS[algorithm]["learning_rate"]
     with pytest.raises(DivergedError) as caught:
-        run(tmp_path, algorithm, learning_rate=rate)
+        run(tmp_path, algorithm, change=pay_by_turns, learning_rate=rate, weight_decay=1.0)
     assert caught.value.exit_code == 3
     assert read_events(tmp_path, "verdict")[-1].data["verdict"] == "stop"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from trimtab.trainers.ppo import train_ppo
 from trimtab.trainers.stage import Stage
 from trimtab.types import Prompt, RewardResult, Sample
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # 1, but for tests/matrix.py
 
 
 class FunctionReward:
