@@ -10,11 +10,11 @@ from typing import Any
 
 from trimtab.data.columns import shaped_rows
 from trimtab.data.mapping import Columns
-from trimtab.data.messages import as_messages, as_prompt, as_reply, as_text
+from trimtab.data.messages import REASONING, as_messages, as_prompt, as_reply, as_text
 from trimtab.data.preferences import Preference, answer_after, is_liked, preferences_of, split_implicit
 from trimtab.data.shapes import Shape
 from trimtab.data.sources import Row
-from trimtab.data.system import past_turns, with_system
+from trimtab.data.system import with_system
 from trimtab.errors import DataError
 from trimtab.types import Conversation, Message, Prompt
 
@@ -131,7 +131,7 @@ def _asked_first(row: Row) -> Conversation:
 
 
 def _instruction(row: Row) -> list[Message]:
-    """Alpaca's instruction with its input (Dolly's context), after the turns of the column ``history``."""
+    """Alpaca's instruction with its input (Dolly's context)."""
     text = as_text(row.values["instruction"], row.where, "instruction")
     for name in ("input", "context"):
         extra = row.values.get(name)
@@ -139,7 +139,7 @@ def _instruction(row: Row) -> list[Message]:
             text = f"{text}\n\n{as_text(extra, row.where, name)}"
         elif extra not in (None, "") and not isinstance(extra, str) and extra == extra:
             raise DataError(f"{row.where}: '{name}' is a {type(extra).__name__}, but must be text or null.")
-    return [*past_turns(row), {"role": "user", "content": text}]
+    return [{"role": "user", "content": text}]
 
 
 def _pair_of(shape: Shape, row: Row) -> Pair:
@@ -152,10 +152,21 @@ def _pair_of(shape: Shape, row: Row) -> Pair:
     name = shape.column("completion")
     if shape.name in ("Alpaca", "Dolly"):
         prompt = with_system(_instruction(row), row)
-        return Pair(prompt, as_reply(values[name], where, name), columns)
+        return Pair(prompt, _thought(as_reply(values[name], where, name), row), columns)
     asked = as_prompt(values[shape.column("prompt")], where, shape.column("prompt"))
     context, completion = _completion(asked, values[name], where, name)
-    return Pair(with_system(context, row), completion, columns)
+    return Pair(with_system(context, row), _thought(completion, row), columns)
+
+
+def _thought(completion: str | tuple[Message, ...], row: Row) -> str | tuple[Message, ...]:
+    """An answer in text with the reasoning that the row has in a column of its own."""
+    name = next((name for name in REASONING if isinstance(row.values.get(name), str)), None)
+    if name is None or not isinstance(completion, str):
+        return completion
+    thought = row.values[name]
+    if not thought.strip() or thought.strip() in completion:
+        return completion
+    return ({"role": "assistant", "content": completion, name: thought},)
 
 
 def _dialogue_of(shape: Shape, row: Row, columns: Mapping[str, Any]) -> Pair:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trimtab.data.columns import variables_of
-from trimtab.data.messages import NOT_TEXT, as_text
+from trimtab.data.messages import NOT_TEXT, as_messages, as_text
 from trimtab.data.sources import Row
 from trimtab.errors import DataError
 from trimtab.types import Conversation, Message
 
 _COLUMNS = ("system", "system_prompt")
+# What a recipe may map `history` to.
+_ASKED = ("prompt", "messages", "conversations", "question", "query", "input", "instruction")
 
 
 def with_system(messages: Sequence[Message], row: Row) -> Conversation:
     """Return the turns with the text of the column ``system`` (or ``system_prompt``) as their first.
 
-    The row's ``tools`` and other variables of its chat template go with them.
+    Those of the column ``history`` come next. The row's ``tools`` and other variables of its chat template
+    go with them.
 
     Raises:
         DataError: the turns have another system turn already, or the row has images or sounds.
@@ -29,6 +32,8 @@ def with_system(messages: Sequence[Message], row: Row) -> Conversation:
         )
     given = next((row.values[name] for name in _COLUMNS if isinstance(row.values.get(name), str)), "")
     turns = list(messages)
+    is_led = turns[0]["role"] in ("system", "developer")
+    turns[is_led:is_led] = past_turns(row)
     if given.strip():
         first = turns[0]
         if first["role"] not in ("system", "developer"):
@@ -42,16 +47,26 @@ def with_system(messages: Sequence[Message], row: Row) -> Conversation:
 
 
 def past_turns(row: Row) -> list[Message]:
-    """Return the turns of the column ``history``: a list of [user, assistant] texts (LLaMA-Factory's Alpaca).
+    """Return the turns of the column ``history``: [user, assistant] texts (LLaMA-Factory, Swift) or messages.
+
+    Nothing where the column is itself what was mapped to be the prompt.
 
     Raises:
         DataError: it is of another form.
     """
+    history = row.values.get("history")
+    if not history or history != history or any(history == row.values.get(name) for name in _ASKED):
+        return []
+    if isinstance(history, (list, tuple)) and all(isinstance(turn, Mapping) for turn in history):
+        return list(as_messages(history, row.where, "history"))
+    fix = 'mend this row, or leave the column out with columns = { history = "" }.'
+    if not isinstance(history, (list, tuple)):
+        raise DataError(f"{row.where}: 'history' must be a list of [user's text, answer]; {fix}")
     turns: list[Message] = []
-    for number, pair in enumerate(row.values.get("history") or ()):
+    for number, pair in enumerate(history):
         place = f"history[{number}]"
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise DataError(f"{row.where}: '{place}' must be [user's text, answer]; mend this row.")
+            raise DataError(f"{row.where}: '{place}' must be [user's text, answer]; {fix}")
         for role, text in zip(("user", "assistant"), pair, strict=True):
             turns.append({"role": role, "content": as_text(text, row.where, place)})
     return turns

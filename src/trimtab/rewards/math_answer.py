@@ -12,7 +12,7 @@ from trimtab.rewards.base import check_result
 from trimtab.rewards.forked import ForkedPool, Reply
 from trimtab.rewards.gold_column import DEFAULT, final_of, golds_of
 from trimtab.rewards.math_check import is_readable
-from trimtab.rewards.math_claim import EITHER, final_answer
+from trimtab.rewards.math_claim import EITHER, SEVERAL, final_answer
 from trimtab.types import Prompt, RewardResult, Sample
 
 
@@ -35,7 +35,11 @@ class MathReward:
             except RewardError as error:
                 results.append(RewardResult(None, error=str(error)))
                 continue
-            answer = final_answer(sample.completion, allows_or=any(map(EITHER.search, golds)))
+            answer = final_answer(
+                sample.completion,
+                allows_or=any(map(EITHER.search, golds)),
+                is_several=any(map(SEVERAL.search, golds)),
+            )
             results.append(None if answer is not None else RewardResult(0.0))
             if answer is not None:
                 calls.append({"golds": golds, "answer": answer})

@@ -19,7 +19,7 @@ from trimtab.rewards.math_statements import (
     quantity_of,
     split_name,
 )
-from trimtab.rewards.math_text import is_same_word, tidy
+from trimtab.rewards.math_text import is_same_choice, is_same_word, tidy
 from trimtab.rewards.math_tokens import Unreadable, tokens_of
 from trimtab.rewards.math_tree import Node, read_tree
 from trimtab.rewards.math_values import expression, fraction_of, is_same_value, is_zero, letters_of
@@ -45,7 +45,7 @@ def is_equal(gold: str, answer: str) -> bool:
     gold, answer = tidy(gold), tidy(answer)
     if not gold or not answer or max(len(gold), len(answer)) > _MAX_LENGTH:
         return False
-    if is_same_text(gold, answer):
+    if is_same_text(gold, answer) or is_same_choice(gold, answer):
         return True
     try:
         return _same(read_tree(gold), read_tree(answer))

@@ -13,14 +13,16 @@ from trimtab.rewards.math_text import folded, visible
 _MAX_TEXT = 200_000
 _MAX_LINE = 200  # of a text that is its own answer
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+# LaTeX boxes one token without braces: \boxed 7.
+_BARE_BOX = re.compile(r"([0-9]+(?:\.[0-9]+)?|[A-Za-z])(?=\s*(?:\$|\\[)\]]|[.。]?\s*$))")
 _ELEMENT = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _HASHES = re.compile(r"(?<!#)####(?!#)[ \t]*(.+)$", re.MULTILINE)
 # "The answer is 42", "### Final Answer" above a line, "the correct option is B", 答案选C.
 _SAID = re.compile(
     r"(?:(?:(?:final |the |correct |right )*(?:answer|option|choice)|最终答案|正确答案|正确选项|"
     r"答案)[*_]*[ \t]*"
-    r"(?:\(|（)?(?:is|are|为|是|应?选择?|:|：|=)|(?<!\S)答[:：]|(?:故|因此|所以|"
-    r"应)选择?[:：]?(?=[ \t]*[(（]?[A-Z]))"
+    r"(?:\(|（)?(?:is|are|为|是|应?选择?|:|：|=)|(?<!\S)答[:：]|【(?:最终|正确|参考)?答案】|(?:故|"
+    r"因此|所以|应)选择?[:：]?(?=[ \t]*[(（]?[A-Z]))"
     r"[*_]*[ \t]*[:：]?[*_]*[ \t]*([^\n]{1,400})",
     re.IGNORECASE,
 )
@@ -94,6 +96,7 @@ _TAKEN_BACK = re.compile(
     r"|^[\s\S]{0,60}?\b(?:edit|correction|wait|scratch that)\b[:,]",
     re.IGNORECASE,
 )
+SEVERAL = re.compile(r",(?![0-9]{3}(?![0-9]))|\\pm|±|、")
 EITHER = re.compile(r"\bor\b|或|\\text\s*\{\s*or\s*\}", re.IGNORECASE)
 
 # A check after the answer: "Wait, let me verify: 6·7 = 42, correct."
@@ -117,12 +120,13 @@ _CHANGED = re.compile(
 )
 
 
-def final_answer(text: str, *, allows_or: bool = False) -> str | None:
+def final_answer(text: str, *, allows_or: bool = False, is_several: bool = False) -> str | None:
     """The one answer that ``text`` commits to, or None.
 
     Args:
         text: a completion; what stands before ``</think>`` is not read.
-        allows_or: whether the answer itself may say "or", since the gold answer does.
+        allows_or: whether "or" may stand in the answer and beside it, since the gold answer says so.
+        is_several: whether it may stand in the answer, since the gold answer is a list (all are compared).
 
     Example:
         >>> final_answer("So 6·7 = \\\\boxed{42}."), final_answer("definitely not \\\\boxed{42}")
@@ -137,7 +141,7 @@ def final_answer(text: str, *, allows_or: bool = False) -> str | None:
     # What is beside the answer is read with the eyes of a reader: a Cyrillic о makes no other word of "nоt".
     answer, before, after = _LABEL.sub("", found[0].strip()), folded(found[1]), folded(found[2])
     seen = folded(answer)
-    if not answer or _DOUBTED.search(seen) or (not allows_or and EITHER.search(seen)):
+    if not answer or _DOUBTED.search(seen) or (not (allows_or or is_several) and EITHER.search(seen)):
         return None
     if (
         _NEGATED.search(before[-80:])
@@ -159,7 +163,9 @@ def _stands(answer: str, after: str, *, allows_or: bool) -> bool:
         beside = _OTHER_WAY.sub(" ", beside)
     if _COULD_DIFFER.search(beside):
         return False
-    if not _DOUBTED.search(beside) and (allows_or or not _TAKEN_BACK.search(beside)):
+    if allows_or:  # "or" takes nothing back here, but "wait" does
+        beside = EITHER.sub(" ", beside)
+    if not _DOUBTED.search(beside) and not _TAKEN_BACK.search(beside):
         return True
     is_checked = _CHECKING.search(beside) and _CONFIRMED.search(after[-200:]) and not _CHANGED.search(after)
     return bool(is_checked) and _numbers_end_in(answer, after)
@@ -188,6 +194,11 @@ def boxes_of(text: str) -> list[tuple[str, int, int]] | None:
     """
     found, place = [], 0
     while (box := _BOX.search(text, place)) is not None:
+        bare = _BARE_BOX.match(text, box.end())
+        if bare is not None:
+            found.append((bare.group(), box.start(), bare.end()))
+            place = bare.end()
+            continue
         close_at = _closing(text, box.end())
         if close_at is None:
             return None

@@ -39,6 +39,12 @@ _PAIR = re.compile(r"(?<!\\)\$((?:[^$\s,;]|\\\$)(?:(?:[^$]|(?<=\\)\$)*?(?:[^$\s,
 _HALF_DAY = re.compile(
     r"(:[0-9]{2})\s*(?:\\text\{\s*([ap])\.?\s?m\.?\s*\}|([ap])\.?\s?m\.?(?![A-Za-z.]))", re.IGNORECASE
 )
+_STYLE = r"(?:\\(?:text(?:bf|rm|it)?|math(?:bf|rm)|mbox)\s*\{\s*)"
+_CHOICE = re.compile(_STYLE + r"?\(?([A-J])\)?\s*\}?")
+# "\textbf{(C)}\ 12", "(C) 12", "C) 12", "C. 12"
+_CHOSEN = re.compile(
+    rf"({_STYLE}?)(?:\(?(?=[A-J]\))|(?=[A-J]\.\s))([A-J])[).]((?:[\s}}~]|\\[ ,;:]|\\q?quad).+)", re.DOTALL
+)
 _SHORT_FRACTION = re.compile(r"\\([dt]?frac)\s*(\\pi|[0-9A-Za-z])\s*(\\pi|[0-9A-Za-z])")
 
 
@@ -155,6 +161,22 @@ def is_same_word(gold: str, answer: str) -> bool:
         re.fullmatch(r"[A-Za-z]{3,}(?: [A-Za-z]+)*|[A-Za-z]{2}(?: [A-Za-z]{3,})+|no|No", wanted) is not None
     )
     return is_word and wanted.casefold() == given.casefold()
+
+
+def is_same_choice(gold: str, answer: str) -> bool:
+    """Whether the option of a gold letter is given with what it says, which names no other one.
+
+    Example:
+        >>> is_same_choice("C", "\\\\textbf{(C)}\\\\ 12"), is_same_choice("C", "(C), (D)")
+        (True, False)
+    """
+    wanted, given = _CHOICE.fullmatch(gold), _CHOSEN.fullmatch(answer)
+    if wanted is None or given is None or wanted.group(1) != given.group(2):
+        return False
+    # "(C) - 1" may be arithmetic, "\\textbf{(C)} -1" is not.
+    begins = "+*/^=<>_,;、" if given.group(1) else "+*/^=<>_,;、-"
+    said = given.group(3).strip("\\~ }")
+    return not said.startswith(tuple(begins)) and not re.search(r"(?<![A-Za-z\\])[A-J](?![A-Za-z])", said)
 
 
 def _words(text: str) -> str:

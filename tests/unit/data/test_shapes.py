@@ -37,7 +37,20 @@ def write(tmp_path):
         ({"instruction": "q", "input": "", "output": "good", "text": "all"}, (U,), "good"),
         ({"instruction": "q", "context": "", "response": "good", "category": "c"}, (U,), "good"),
         ({"instruction": "q", "output": "good", "history": [["q", "bad"]]}, (U, B, U), "good"),
+        (
+            {"query": "q", "response": "good", "history": [["q", "bad"]], "system": "be brief"},
+            (S, U, B, U),
+            "good",
+        ),
+        ({"prompt": [S, U], "completion": "good", "history": [U, B]}, (S, U, B, U), "good"),
         ({"input": "q", "output": "good"}, (U,), "good"),
+        ({"prompt": "q", "response": "good", "reasoning": "why"}, (U,), ({**A, "reasoning": "why"},)),
+        ({"instruction": "q", "output": "good", "thinking": "why"}, (U,), ({**A, "thinking": "why"},)),
+        (
+            {"question": "q", "answer": "<think>why</think>good", "reasoning_content": "why"},
+            (U,),
+            "<think>why</think>good",
+        ),
         ({"input": [S, U], "output": "good"}, (S, U), "good"),
         ({"problem": "q", "solution": "good", "answer": "4"}, (U,), "good"),
         ({"prompt": "q", "response": [A]}, (U,), "good"),
@@ -141,6 +154,7 @@ def test_a_whole_conversation_brings_its_own_context(write):
             "'input' is a int, but must be text or null",
         ),
         ({"instruction": "q", "output": "a", "history": ["x"]}, load_pairs, r"'history\[0\]' must be"),
+        ({"prompt": "q", "history": "x"}, load_prompts, r'columns = { history = "" }'),
         (
             {"chosen": "Human: a\n\nAssistant: b", "rejected": "Human: c\n\nAssistant: d"},
             load_preferences,

@@ -164,6 +164,29 @@ def test_what_of_numpy_there_is_not_is_told(reward: CodeReward) -> None:
     assert result.value is None and "numpy.sum" in str(result.error)
 
 
+def test_a_program_ends_with_its_last_thread(reward: CodeReward) -> None:
+    """R33: contest programs start `main` in a thread and join nothing, as Python allows."""
+    code = "import threading, time\ndef main():\n    time.sleep(0.05)\n"
+    code += "    print(sum(map(int, input().split())))\n"
+    code += "threading.Thread(target=main).start()"
+    cases = {"tests": [{"input": "1 2", "output": "3"}]}, {"tests": [{"input": "1 2", "output": "4"}]}
+    assert [one.value for one in reward.score([of(case, code) for case in cases])] == [1.0, 0.0]
+
+
+def test_dates_are_plain_values(reward: CodeReward) -> None:
+    """R33: dates, times and differences of them are told by what they hold, in asserts as in Python."""
+    code = "import datetime\nUTC = datetime.timezone.utc\n"
+    code += "def day(x):\n    return datetime.datetime(2020, 1, x, 5, tzinfo=UTC)\n"
+    code += "def gap(x):\n    return datetime.timedelta(days=-x, microseconds=7)\n"
+    setup = "import datetime\nfrom datetime import date, timedelta\n"
+    right = setup + "assert day(2).date() == date(2020, 1, 2) and day(3) > day(2)\n"
+    right += "assert day(2) - day(1) == timedelta(1) and gap(1) == timedelta(-1, 0, 7)\n"
+    right += "assert day(2) + gap(0) == datetime.datetime(2020, 1, 2, 5, 0, 0, 7, datetime.timezone.utc)"
+    wrong = setup + "assert gap(1) == timedelta(1, 0, 7)"
+    results = reward.score([of({"tests": [text]}, code) for text in (right, wrong)])
+    assert [one.value for one in results] == [1.0, 0.0], results
+
+
 def test_imports_of_a_solution_class() -> None:
     """What a `class Solution` uses and lacks is brought; what it has, and other code, is left alone."""
     code = "from typing import List\nclass Solution:\n    def f(self, x: List[int]) -> Dict:\n"

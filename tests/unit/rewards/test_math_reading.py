@@ -91,6 +91,42 @@ def test_claims_are_read_beside_the_answer(reward: MathReward) -> None:
     assert not wrong and len(rows) > 60
 
 
+# Options with what they say, a box without braces, "or" in a list: gold, completion, value.
+WRITTEN = [
+    ("C", "\\boxed{\\textbf{(C)}\\ 12}", 1.0),
+    ("(C)", "\\boxed{\\text{(C) }\\frac{1}{2}}", 1.0),
+    ("\\text{C}", "\\boxed{C. 12}", 1.0),
+    ("B", "\\boxed{\\textbf{(B)}\\ -3}", 1.0),
+    ("B", "Answer: B) 12", 1.0),
+    ("A", "【答案】A", 1.0),
+    ("7", "So it is $\\boxed 7$.", 1.0),
+    ("12", "$\\boxed 12$", 1.0),
+    ("1, 2", "\\boxed{x=1\\text{ or }x=2}", 1.0),
+    ("\\pm 1", "\\boxed{x=1\\text{ or }x=-1}", 1.0),
+    ("D", "\\boxed{\\textbf{(C)}\\ 12}", 0.0),
+    ("C", "\\boxed{(C), (D)}", 0.0),
+    ("C", "\\boxed{\\textbf{(C)} and \\textbf{(D)}}", 0.0),
+    ("C", "\\boxed{(C)x}", 0.0),
+    ("C", "\\boxed{(C) + 1}", 0.0),
+    ("C", "\\boxed{(C) - 1}", 0.0),
+    ("A", "【答案】B", 0.0),
+    ("A", "【答案】A或B", 0.0),
+    ("1", "$\\boxed 1 2$", 0.0),
+    ("7", "$\\boxed 7$ and $\\boxed 8$", 0.0),
+    ("1, 2", "\\boxed{1 or 3}", 0.0),
+    ("1, 2", "\\boxed{1, 2} or 3", 0.0),
+    ("1 or 2", "\\boxed{1 or 2} Wait, actually 3.", 0.0),
+    ("1000", "\\boxed{1000 or 2000}", 0.0),
+    ("1,000", "\\boxed{1000 or 2000}", 0.0),
+]
+
+
+def test_answers_as_they_are_written(reward: MathReward) -> None:
+    """R19: an option counts with what it says and no other one; "or" may join what the gold answer lists."""
+    values = scored(reward, [(gold, text) for gold, text, _ in WRITTEN])
+    assert values == [value for _, _, value in WRITTEN]
+
+
 def test_what_cannot_be_read_is_the_same_only_in_the_same_writing() -> None:
     """Integrals and dots are no trees: layout and spacing may differ, nothing else."""
     gold = "\\int_0^1 x\\,dx"

@@ -27,6 +27,7 @@ _SIGKILL = 9
 _LONG_BITS = 12_000
 _NUMBERS = {float("inf"): "Infinity", float("-inf"): "-Infinity"}
 _DICTS = {("collections", "OrderedDict"): "ordered", ("collections", "Counter"): "counter"}
+_MOMENTS = ("datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta")
 _text = _json.encode_basestring_ascii
 
 
@@ -134,6 +135,8 @@ def _talk(code: str, case: dict[str, Any], say: int) -> None:
         exec(compile(code, "solution.py", "exec"), module.__dict__)
     except SystemExit as end:
         error = None if end.code in (None, 0) else f"exit code {end.code}"
+    if "threading" in sys.modules:  # a script ends with its last thread
+        sys.modules["threading"]._shutdown()
     _quietly(sys.stdout.flush)
     if error is not None:
         _say(say, "error", _text(error))
@@ -185,6 +188,10 @@ def _plain(value: Any, depth: int, other: Any = None) -> str:
         return _tagged("deque", iter(value), depth, other)
     if name in ("fractions.Fraction", "decimal.Decimal"):
         return '{"number": ' + _list(map(_text, (name, str(value)))) + "}"
+    if name in _MOMENTS:
+        parts = (value.days, value.seconds, value.microseconds) if name == "datetime.timedelta" else ()
+        said = ",".join(map(str, parts)) if parts else value.isoformat()
+        return '{"moment": ' + _list(map(_text, (name, said))) + "}"
     if other is not None:
         return str(other(value))
     raise TypeError("the result has a value of type " + kind.__name__)
@@ -216,6 +223,10 @@ def _value(given: Any, other: Any = None) -> Any:
         return _special(tag, _value(held, other))
     if tag == "number":
         return _special(held[0], held[1])
+    if tag == "moment" and held[0] in _MOMENTS:
+        kind = getattr(__import__("datetime"), held[0].partition(".")[2])
+        is_long = held[0] == "datetime.timedelta"
+        return kind(*map(int, held[1].split(","))) if is_long else kind.fromisoformat(held[1])
     if other is None:
         raise ValueError("an argument has no plain form")
     return other(tag, held)
