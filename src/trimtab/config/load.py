@@ -24,7 +24,7 @@ def load_recipe(
 ) -> Recipe:
     """Return the frozen recipe of ``path`` with ``overrides`` (dotted key, text) applied.
 
-    Order, later wins: defaults, the preset of ``rl.algorithm``, the file, the overrides, ``output``.
+    Order, later wins: defaults, the preset of ``rl.algorithm``, the file, ``output``, the overrides.
 
     Raises:
         ConfigError: the file is missing or not TOML, a key is unknown, or a value does not fit.
@@ -39,10 +39,10 @@ def load_recipe(
         tree = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{source} is not valid TOML: {error}.") from None
-    for key, value in overrides:
-        _set(tree, key, _parse(key, value))
     if output is not None:
         tree["paths"] = PathsConfig.under(output).model_dump()
+    for key, value in overrides:
+        _set(tree, key, _parse(key, value))
     return build_recipe(tree, where=str(source), text=text, overridden=[key for key, _ in overrides])
 
 

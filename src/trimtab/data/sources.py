@@ -56,9 +56,11 @@ def read_rows(path: str | Path, *, limit: int | None = None) -> list[Row]:
     elif _reader_of(source) is None and _HUB_NAME.fullmatch(str(path)) and not source.parent.is_dir():
         rows = _hub(str(path))
     else:
-        beside = [str(file) for file in source.parent.iterdir()] if source.parent.is_dir() else []
-        close = get_close_matches(str(source), beside, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        # Names alone are compared: in one long directory all paths look alike.
+        beside = source.parent.iterdir() if source.parent.is_dir() else ()
+        names = [file.name for file in beside if file.is_dir() or _reader_of(file) is not None]
+        close = get_close_matches(source.name, [name for name in names if name[0] != "."], n=1)
+        hint = f" (did you mean {str(source.parent / close[0])!r}?)" if close else ""
         raise DataError(
             f"There is no data at {path}{hint}: give a {', '.join(SUFFIXES)} file, a directory of them, "
             "or a hub data set such as org/name:train."

@@ -52,6 +52,12 @@ def stage_inputs(recipe: Recipe, stage: Stage) -> dict[str, Input]:
     return found
 
 
+def rl_models(recipe: Recipe) -> frozenset[Path]:
+    """Where the models lie that the RL stage starts from and is held to (its reference)."""
+    found = _named(recipe, "rl")
+    return frozenset(Path(name) for _, kind, name in found if kind in ("model", "reference"))
+
+
 def rows_digest(source: str) -> str:
     """The fingerprint of a data set: of its rows in order, or of the name of a task.
 

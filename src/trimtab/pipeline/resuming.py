@@ -16,7 +16,7 @@ from typing import Any, Literal
 from trimtab.config import STAGES, Recipe, Stage
 from trimtab.errors import CheckpointError, TrimtabError
 from trimtab.models.checkpoint import list_checkpoints
-from trimtab.pipeline.inputs import Input, Kind, stage_inputs
+from trimtab.pipeline.inputs import Input, Kind, rl_models, stage_inputs
 from trimtab.pipeline.training import num_steps
 from trimtab.runs import RunDirectory, read_events
 from trimtab.runs.events import to_plain
@@ -149,7 +149,8 @@ def refuse_changes(recipe: Recipe, progress: Mapping[Stage, Progress], changes: 
     """Raise where the run cannot go on with what has changed.
 
     Raises:
-        CheckpointError: with every refused change; or a finished stage has no checkpoint for more steps.
+        CheckpointError: with every refused change; a finished stage has no checkpoint for more steps; or more
+            steps would replace the SFT model that an RL stage, which goes on, is held to.
     """
     refused = [change for change in changes if change.effect == "refused"]
     if refused:
@@ -165,15 +166,29 @@ def refuse_changes(recipe: Recipe, progress: Mapping[Stage, Progress], changes: 
                 f"to {how.wanted}: train it anew with --stage {stage} and without --resume, and leave "
                 f"checkpoint.keep_last at true."
             )
+    sft, rl = progress.get("sft"), progress.get("rl")
+    if sft and sft.is_longer and rl and rl.goes_on and Path(recipe.paths.sft) in rl_models(recipe):
+        raise CheckpointError(
+            f"The run in {recipe.paths.run} cannot go on: sft.steps ({sft.finished} → {sft.wanted}) is "
+            f"refused: stage rl goes on from step {rl.checkpoint}, and its reference is the SFT model of "
+            f"{sft.finished} steps. Resume with the SFT steps that it was recorded with, or start a new run "
+            f"with another --output."
+        )
 
 
 def told_progress(progress: Mapping[Stage, Progress]) -> Iterator[str]:
     """One sentence for every finished stage that goes on or has done more than is asked for now."""
     trained: list[str] = []
     for stage, how in progress.items():
-        if stage == "eval" or how.finished is None:
+        if stage == "eval":
             continue
-        if how.is_longer:
+        if how.finished is None:
+            if trained and how.goes_on:
+                yield (
+                    f"stage {stage} goes on from step {how.checkpoint} beside the new {trained[0]} model: "
+                    "where it reads it, figures before and after do not compare"
+                )
+        elif how.is_longer:
             trained.append(stage)
             repeated = (
                 ""

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from trimtab.config.user_text import decode_user_text
 from trimtab.errors import RewardError, nearest
 from trimtab.rewards.base import describe
 
@@ -68,6 +69,8 @@ def describe_error(error: BaseException, file: str | None) -> str:
 def _run(path: Path, *, as_script: bool) -> ModuleType:
     """Execute the file as a module of its own, or return it when this process has it already."""
     content = path.read_bytes()
+    if b"\0" in content:  # Python reads no such file, and its own words do not say why
+        decode_user_text(content, f"The reward file {path}", RewardError)
     key = hashlib.sha256(str(path).encode() + b"\0" + content).hexdigest()[:12]
     # The name that multiprocessing gives to the main file in processes that it starts.
     module_name = "__mp_main__" if as_script else f"trimtab_user_{path.stem}_{key}"
@@ -87,7 +90,7 @@ def _run(path: Path, *, as_script: bool) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # the file is the user's: whatever it raises is told in one sentence
         del sys.modules[module_name]
-        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
         raise RewardError(f"{path} cannot be imported{line}: {describe_error(error, str(path))}.") from None
     finally:
         if not as_script:  # others live in this process too: what they import comes first

@@ -189,6 +189,12 @@ def test_output_moves_everything(recipe_file: Path) -> None:
     }
 
 
+def test_a_path_of_its_own_beside_output(recipe_file: Path) -> None:
+    """`--output there --paths.sft elsewhere`: both were said, and both hold."""
+    paths = load_recipe(recipe_file, [("paths.sft", "elsewhere")], output="there").paths
+    assert (paths.sft, paths.reward_model, paths.run) == ("elsewhere", "there/rm", "there/run")
+
+
 def test_algorithm_in_paths(tmp_path: Path) -> None:
     """R3: `{algorithm}` in a path becomes the algorithm, also an overridden one."""
     path = tmp_path / "r.toml"

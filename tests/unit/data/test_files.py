@@ -170,3 +170,15 @@ def test_messages_of_parquet_have_only_their_own_keys(tmp_path):
     assert first.messages == ({"role": "user", "content": "q"},)
     assert second.messages[1] == {"role": "assistant", "content": "", "tool_calls": [call]}
     assert second.messages[2] == {"role": "tool", "content": "4", "tool_call_id": "x"}
+
+
+def test_the_nearest_file_is_near_by_its_name(tmp_path):
+    """In a directory with a long path only names count, of files that can be data."""
+    for name in ("notes.txt", ".npm", "unrelated.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    with pytest.raises(DataError) as caught:
+        read_rows(tmp_path / "x.jsonl")
+    assert "did you mean" not in str(caught.value)
+    (tmp_path / "pairs.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match=r"did you mean '.*/pairs\.jsonl'"):
+        read_rows(tmp_path / "pears.jsonl")

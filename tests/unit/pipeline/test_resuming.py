@@ -73,6 +73,34 @@ def test_more_steps_of_every_trained_stage(tmp_path: Path, capsys: pytest.Captur
     assert "stage rl started from the sft model as it was and stays so; --stage rl trains it anew" in said
 
 
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_more_sft_steps_under_an_rl_stage_that_goes_on(
+    is_finished: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The SFT model is the reference of the RL stage: it is not replaced while that goes on. A reward model
+    is replaced, which is said."""
+    tree = tiny_tree(tmp_path)
+
+    def wanted(steps: int = 3, pairs: int = 2, rl_steps: int = 4) -> Recipe:
+        keys = {**KEYS, "steps": rl_steps, "reward_model": None}
+        return changed(tree, eval=None, sft={"steps": steps}, reward_model={"steps": pairs}, rl=keys)
+
+    if is_finished:
+        run_pipeline(wanted())
+    else:
+        with monkeypatch.context() as patch:
+            interrupt(patch, "rl", steps=3)
+            with pytest.raises(Interrupted):
+                run_pipeline(wanted())
+    model = (tmp_path / "out" / "sft" / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match=r"sft\.steps \(3 → 5\) is refused: stage rl goes on from step"):
+        run_pipeline(wanted(steps=5, rl_steps=6), resume=True)
+    assert (tmp_path / "out" / "sft" / "model.safetensors").read_bytes() == model
+    if not is_finished:
+        run_pipeline(wanted(pairs=4), resume=True)
+        assert "stage rl goes on from step 2 beside the new reward_model model" in capsys.readouterr().err
+
+
 def test_more_steps_without_a_last_checkpoint_are_refused(tmp_path: Path) -> None:
     """resume-silent: where nothing was kept to go on from, the finished policy is not trained over."""
     tree = {**tiny_tree(tmp_path), "checkpoint": {"keep_last": False}}

@@ -248,6 +248,15 @@ def test_a_file_that_does_not_run(tmp_path, code, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_file_in_utf_16(tmp_path, encoding):
+    """bom-toml: as an editor on Windows saves it; the sentence says what to do."""
+    (tmp_path / "wide.py").write_bytes("def f(completions): ...\n".encode(encoding))
+    with pytest.raises(RewardError, match=r"wide\.py is .*UTF-16.*save it as UTF-8") as caught:
+        reward_from_file(f"{tmp_path}/wide.py:f")
+    assert "line None" not in str(caught.value)
+
+
 def test_a_class_that_cannot_be_constructed(file):
     """R31: wrong options of a class are one sentence."""
     with pytest.raises(RewardError, match="cannot be constructed"):
