@@ -40,14 +40,17 @@ def advantages_from_groups(
 
 
 def estimate_advantages(rewards: Tensor, valid: Tensor, group_ids: Tensor, baseline: str) -> Tensor:
-    """Reward minus baseline, ``[N]`` fp32; 0 where abstained; exactly 0 where all compared rewards are equal.
+    """Reward minus baseline, ``[N]``; 0 where abstained; exactly 0 where all compared rewards are equal.
+
+    In fp32, or in fp64 where the rewards are.
 
     Raises ``AdvantageError`` as ``advantages_from_groups`` does.
     """
     check_choice("estimate_advantages", "baseline", baseline, Baseline)
+    kind = torch.promote_types(rewards.dtype, torch.float32)
     rewards, valid = _checked(rewards, valid, group_ids)
     if baseline == "none":
-        return rewards.float()
+        return rewards.to(kind)
     if baseline == "batch_mean":
         group_ids = torch.zeros_like(group_ids)
     index, count, mean = _group_means(rewards, valid, group_ids)
@@ -57,28 +60,29 @@ def estimate_advantages(rewards: Tensor, valid: Tensor, group_ids: Tensor, basel
         # r − mean of the others = (r − mean of all) · n / (n − 1)
         centred = centred * (count / (count - 1).clamp(min=1))[index]
     # The mean of equal numbers can be an ulp off them; dividing by a tiny std would make that ulp count.
-    return torch.where(_is_flat(rewards, valid, index, len(count))[index], 0.0, centred).float()
+    return torch.where(_is_flat(rewards, valid, index, len(count))[index], 0.0, centred).to(kind)
 
 
 def scale_advantages(
     advantages: Tensor, valid: Tensor, group_ids: Tensor, scale: str, eps: float = 1e-6
 ) -> Tensor:
-    """Divide by (unbiased std + eps) of the group's or the batch's valid advantages, ``[N]`` fp32.
+    """Divide by (unbiased std + eps) of the group's or the batch's valid advantages, ``[N]`` fp32 (fp64 if those are).
 
     Equal advantages have no scale: they become exactly 0. Raises ``AdvantageError`` where one value stands
     alone.
     """
     check_choice("scale_advantages", "scale", scale, Scale)
+    kind = torch.promote_types(advantages.dtype, torch.float32)
     wide, valid = _checked(advantages, valid, group_ids)
     if scale == "none":
-        return wide.float()
+        return wide.to(kind)
     over = group_ids if scale == "group_std" else torch.zeros_like(group_ids)
     index, count, mean = _group_means(wide, valid, over)
     _refuse_lone(count, over, index, f"scale '{scale}'", is_batch=scale == "batch_std")
     squares = torch.where(valid, (wide - mean[index]).square(), 0.0)
     variance = torch.zeros_like(mean).index_add(0, index, squares) / (count - 1).clamp(min=1)
     scaled = wide / (variance.sqrt() + eps)[index]
-    return torch.where(_is_flat(wide, valid, index, len(count))[index], 0.0, scaled).float()
+    return torch.where(_is_flat(wide, valid, index, len(count))[index], 0.0, scaled).to(kind)
 
 
 def rows_with_variance(rewards: Tensor, valid: Tensor, group_ids: Tensor) -> Tensor:

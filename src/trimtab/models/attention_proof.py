@@ -252,7 +252,16 @@ def _run(model: Any, probe: Tensor, *, is_bare: bool = False) -> _Answer:
         output = body(**inputs, **accepted(body, use_cache=False))
         said, heard = output.logits if hasattr(output, "logits") else output[0], list(layers)
         leak = _gradient_leak(said, leaves, [p for p in body.parameters() if p.ndim == 1 and p.requires_grad])
+    _let_go(model)
     return _Answer(said.detach().float(), heard, leak)
+
+
+def _let_go(model: nn.Module) -> None:
+    """Cut the graph off what modules keep of a forward pass (RecurrentGemma's state): else no copy is possible."""
+    for module in model.modules():
+        for name, kept in list(vars(module).items()):
+            if isinstance(kept, Tensor) and kept.grad_fn is not None:
+                setattr(module, name, kept.detach())
 
 
 def _gradient_leak(said: Tensor, leaves: list[Tensor], small: list[nn.Parameter]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,19 @@ def test_another_model_in_train_mode_cannot_be_recomputed(tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="another model in train mode"):
         load_causal_lm(tmp_path, ModelConfig(gradient_checkpointing=True), dtype="float32", device="cpu")
     assert not load_causal_lm(tmp_path, dtype="float32", device="cpu").training
+
+
+def test_a_model_that_keeps_its_state_can_be_copied(tmp_path: Path) -> None:
+    """RecurrentGemma keeps what it saw on its modules; the reference of an RL stage is a copy of the policy."""
+    from benchmarks.families import draw_wide
+    from benchmarks.family_configs import tiny_config
+
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(tiny_config("recurrent_gemma"))
+    draw_wide(model)
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    copy.deepcopy(load_causal_lm(tmp_path, dtype="float32", device="cpu"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
