@@ -257,7 +257,7 @@ def _run(model: Any, probe: Tensor, *, is_bare: bool = False) -> _Answer:
 
 
 def _let_go(model: nn.Module) -> None:
-    """Cut the graph off what modules keep of a forward pass (RecurrentGemma's state): else no copy is possible."""
+    """Cut the graph off what modules keep of a pass (RecurrentGemma's state), or no copy is possible."""
     for module in model.modules():
         for name, kept in list(vars(module).items()):
             if isinstance(kept, Tensor) and kept.grad_fn is not None:
