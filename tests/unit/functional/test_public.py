@@ -152,9 +152,8 @@ def test_public_names_of_the_package():
 def test_grpo_loss_keeps_the_precision_of_its_inputs() -> None:
     """R8 written out once more, in fp64: loss and gradient agree to its precision (clip 1.5 tells the minimum)."""
     generator = torch.Generator().manual_seed(3)
-    policy, old, ref, rewards = (
-        torch.randn(4, 6, generator=generator, dtype=torch.float64) for _ in range(4)
-    )
+    policy, old, ref, rewards = torch.randn(4, 4, 6, generator=generator, dtype=torch.float64)
+    policy = policy.clone()
     policy.requires_grad_()
     centred = rewards - rewards.mean(dim=1, keepdim=True)
     advantages = (centred - centred.mean()) / (centred.std() + 1e-8)

@@ -116,7 +116,7 @@ def test_another_model_in_train_mode_cannot_be_recomputed(tmp_path: Path) -> Non
 
 
 def test_a_model_that_keeps_its_state_can_be_copied(tmp_path: Path) -> None:
-    """RecurrentGemma keeps what it saw on its modules; the reference of an RL stage is a copy of the policy."""
+    """RecurrentGemma keeps what it saw on its modules; RL's reference is a copy of the policy."""
     from benchmarks.families import draw_wide
     from benchmarks.family_configs import tiny_config
 
