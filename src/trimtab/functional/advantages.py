@@ -66,7 +66,7 @@ def estimate_advantages(rewards: Tensor, valid: Tensor, group_ids: Tensor, basel
 def scale_advantages(
     advantages: Tensor, valid: Tensor, group_ids: Tensor, scale: str, eps: float = 1e-6
 ) -> Tensor:
-    """Divide by (unbiased std + eps) of the group's or the batch's valid advantages, ``[N]``, in their precision.
+    """Divide by (unbiased std + eps) of the group's or the batch's valid advantages, ``[N]``, as precise.
 
     Equal advantages have no scale: they become exactly 0. Raises ``AdvantageError`` where one value stands
     alone.

@@ -150,7 +150,7 @@ def test_public_names_of_the_package():
 
 
 def test_grpo_loss_keeps_the_precision_of_its_inputs() -> None:
-    """R8 written out once more, in fp64: loss and gradient agree to its precision (clip 1.5 tells the minimum)."""
+    """R8 written out once more in fp64: loss and gradient agree; clip 1.5 tells the minimum."""
     generator = torch.Generator().manual_seed(3)
     policy, old, ref, rewards = torch.randn(4, 4, 6, generator=generator, dtype=torch.float64)
     policy = policy.clone()
